@@ -178,7 +178,9 @@ def main(args) -> None:
     processor = CLIPImageProcessor()
     mean, std = (torch.tensor(v, device=args.device).view(3, 1, 1) for v in (processor.image_mean, processor.image_std))
     batches = Batches(args.seed, args.steps, args.batch_size)
-    loader = DataLoader(batches, batch_size=None, sampler=range(first, args.steps), num_workers=args.workers, prefetch_factor=4)
+    loader = DataLoader(
+        batches, batch_size=None, sampler=range(first, args.steps), num_workers=args.workers, prefetch_factor=4
+    )
     start = time.monotonic() - 60 * minutes
     progress = tqdm(loader, initial=first, total=args.steps, unit="step", mininterval=10)
     for step, (pictures, captions) in enumerate(progress, start=first):

@@ -76,7 +76,12 @@ def _aerial_columns(rng, scene, index):
     return {"filename": f"aerial_{index:04d}.webp", "captions": captions, "image": encode_image(scene.image)}
 
 
-COLUMNS = {"scenes": _scene_columns, "captions": _caption_columns, "objects": _object_columns, "aerial": _aerial_columns}
+COLUMNS = {
+    "scenes": _scene_columns,
+    "captions": _caption_columns,
+    "objects": _object_columns,
+    "aerial": _aerial_columns,
+}
 TEXT = Value("string")
 FEATURES = {
     "scenes": {"image": Image(), **{f"caption_{i}": TEXT for i in range(5)}},

@@ -1,0 +1,11 @@
+"""Narrowing Information Bottleneck attribution for CLIP, and what it is measured against."""
+
+from nib import datasets
+from nib.attribution import attribute
+from nib.clip import HookedCLIP, load
+from nib.methods import METHODS, Scores
+from nib.plotting import save_figure
+from nib.result import Attribution
+
+__version__ = "0.1.0"
+__all__ = ["METHODS", "Attribution", "HookedCLIP", "Scores", "attribute", "datasets", "load", "save_figure"]

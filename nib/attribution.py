@@ -1,0 +1,135 @@
+"""From pictures and sentences to `Attribution`s: the front door of `nib`.
+
+Exports `attribute`.
+"""
+
+import inspect
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from nib.clip import HookedCLIP
+from nib.inputs import Caption, Picture, to_picture, to_pixel_values, to_tokens
+from nib.methods import METHODS, Scores
+from nib.result import Attribution
+
+
+def attribute(
+    clip: HookedCLIP,
+    images: Picture | Sequence[Picture],
+    texts: Caption | Sequence[Caption],
+    method: str = "nib",
+    *,
+    truncate: bool = False,
+    batch_size: int = 64,
+    progress: bool = True,
+    **parameters,
+) -> Attribution | list[Attribution]:
+    """Explain the similarity of pictures and captions, patch by patch and word by word.
+
+    Args:
+        images: a picture (PIL image, path, array, or tensor of pixel values; see
+            `nib.inputs.to_pixel_values`), or a list of them.
+        texts: a caption or a list of them. Two lists are pairs and must be equally long; one
+            picture with many captions, or one caption with many pictures, is repeated. One
+            picture with many captions costs much less than as many pairs.
+        method: a key of `nib.METHODS`.
+        truncate: cut captions longer than the model's context instead of raising.
+        batch_size: pairs at once, and rows of hidden states at once within a method.
+        progress: show a bar when the work takes more than a few seconds.
+        parameters: of the method, such as `layer` and `n_steps`.
+
+    Returns:
+        One `Attribution` for one picture and one caption, else a list.
+
+    Raises:
+        KeyError: unknown method.
+        TypeError: unknown parameter, or something that is no picture or caption.
+        ValueError: lists of unequal or zero length, or bad input; raised before any work.
+    """
+    function, parameters = _check_method(method, {"batch_size": batch_size, **parameters})
+    single = not isinstance(images, (list, tuple)) and not isinstance(texts, (list, tuple))
+    pictures = list(images) if isinstance(images, (list, tuple)) else [images]
+    captions = list(texts) if isinstance(texts, (list, tuple)) else [texts]
+    shares_picture = not isinstance(images, (list, tuple)) and len(captions) > 1
+    if not isinstance(texts, (list, tuple)):
+        captions *= len(pictures)
+    if not pictures or not captions or (len(pictures) != len(captions) and not shares_picture):
+        raise ValueError(
+            f"images and texts must be lists of the same length, at least 1; got {len(pictures)} and {len(captions)}"
+        )
+    for layer_tower in (clip.image, clip.text):
+        if "layer" in parameters:
+            layer_tower.check_layer(parameters["layer"])
+    to_tokens(clip, captions, truncate)  # every caption and picture is checked before any work
+    if not shares_picture:
+        for picture in pictures:
+            to_pixel_values(clip, picture)
+    results = []
+    step = len(captions) if shares_picture else batch_size
+    starts = range(0, len(captions), step)
+    for first in tqdm(starts, desc=method, unit="batch", delay=3, disable=not progress or len(starts) == 1):
+        results += _attribute_batch(
+            clip, function, method, pictures[first : first + step], captions[first : first + step], truncate, parameters
+        )
+    return results[0] if single else results
+
+
+def _attribute_batch(clip, function, method, pictures, captions, truncate, parameters) -> list[Attribution]:
+    rows = [to_pixel_values(clip, picture) for picture in pictures]
+    sizes = {tuple(row.shape[1:]) for row in rows}
+    if len(sizes) > 1:
+        raise ValueError(f"pixel values of one call must have one shape, got {sorted(sizes)}")
+    input_ids, attention_mask, words = to_tokens(clip, captions, truncate)
+    scores = function(clip, torch.cat(rows), input_ids, attention_mask, **parameters)
+    seen = [to_picture(clip, row) for row in rows]
+    return [
+        _to_attribution(scores, index, seen[index if len(seen) > 1 else 0], caption, words[index], method, parameters)
+        for index, caption in enumerate(captions)
+    ]
+
+
+def _to_attribution(scores: Scores, index, picture, caption, words, method, parameters) -> Attribution:
+    tokens, word_ids, names = words
+
+    def number(values):
+        return None if values is None else float(values[index])
+
+    token_scores = scores.text[index, : len(tokens)].double().cpu().numpy()
+    word_scores = np.zeros(len(names))
+    for word, score in zip(word_ids, token_scores):
+        if word is not None:
+            word_scores[word] += score
+    return Attribution(
+        image_scores=scores.image[index].double().cpu().numpy(),
+        image_class_score=number(scores.image_class),
+        tokens=tokens,
+        token_scores=token_scores,
+        words=names,
+        word_scores=word_scores,
+        similarity=number(scores.similarity),
+        image_gap=number(scores.image_gap),
+        text_gap=number(scores.text_gap),
+        picture=picture,
+        text=caption if isinstance(caption, str) else " ".join(names),
+        method=method,
+        parameters=parameters,
+    )
+
+
+def _check_method(method: str, parameters: dict) -> tuple:
+    """Find the method and make sure that it knows every parameter."""
+    if method not in METHODS:
+        raise KeyError(f"method must be one of {sorted(METHODS)}, got {method!r}")
+    signature = inspect.signature(METHODS[method])
+    known = {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
+    unknown = sorted(set(parameters) - set(known))
+    if "batch_size" in unknown:  # our own default; a method without it has nothing to bound
+        unknown.remove("batch_size")
+        parameters = {name: value for name, value in parameters.items() if name != "batch_size"}
+    if unknown:
+        raise TypeError(f"{method} has no parameter {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+    defaults = {name: p.default for name, p in known.items()}
+    return METHODS[method], {**defaults, **parameters}

@@ -1,0 +1,174 @@
+"""Turn pictures and sentences into what the towers take, or say what is wrong with them.
+
+Exports `to_pixel_values`, `to_picture` and `to_tokens`.
+"""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from nib.clip import HookedCLIP
+from nib.shapes import AttentionMask, InputIds, PixelValues
+
+Picture = Image.Image | str | Path | np.ndarray | torch.Tensor
+Caption = str | torch.Tensor
+
+
+def to_pixel_values(clip: HookedCLIP, picture: Picture) -> PixelValues:
+    """Prepare one picture.
+
+    Args:
+        picture: a PIL image or a path (any mode; turned upright and into RGB), an array
+            (height, width) or (height, width, 3 or 4) of uint8 or of floats in [0, 1], or a tensor
+            (channels, height, width) of pixel values that are already normalised.
+
+    Returns:
+        (1, channels, height, width) on the model's device and in its dtype.
+
+    Raises:
+        FileNotFoundError: no file at the path.
+        TypeError: not a picture.
+        ValueError: unreadable file, wrong shape or range, NaN or infinite values, or a picture
+            that needs the image processor which the model came without.
+    """
+    if isinstance(picture, torch.Tensor):
+        pixel_values = _check_pixel_values(clip, picture)
+    else:
+        image = _open(picture)
+        if clip.image_processor is None:
+            raise ValueError(
+                "this model came without an image processor: pass normalised pixel values as a tensor"
+                " (channels, height, width)"
+            )
+        pixel_values = clip.image_processor(images=image, return_tensors="pt")["pixel_values"]
+    return pixel_values.to(clip.device, clip.dtype)
+
+
+def to_picture(clip: HookedCLIP, pixel_values: PixelValues) -> np.ndarray:
+    """Undo the normalisation: what the model sees, as (height, width, 3) uint8 for plots."""
+    picture = pixel_values[0].detach().float().cpu().movedim(0, -1).numpy()
+    if clip.image_processor is not None:
+        picture = picture * np.array(clip.image_processor.image_std) + np.array(clip.image_processor.image_mean)
+    else:  # the scale is unknown: show the whole range
+        picture = (picture - picture.min()) / max(float(np.ptp(picture)), 1e-12)
+    return np.round(255 * picture.clip(0, 1)).astype(np.uint8)
+
+
+def to_tokens(
+    clip: HookedCLIP, captions: list[Caption], truncate: bool = False
+) -> tuple[InputIds, AttentionMask, list[tuple[list[str], list[int | None], list[str]]]]:
+    """Tokenize captions and pad them to the longest.
+
+    Args:
+        captions: sentences, or 1-d tensors of token ids with begin and end.
+        truncate: cut captions that are longer than the model's context, with a warning.
+
+    Returns:
+        Token ids and mask, both (captions, tokens), and for each caption its tokens, the
+        index of the word that each token belongs to (None at begin and end), and its words.
+
+    Raises:
+        TypeError: a caption is neither a sentence nor a tensor of whole numbers.
+        ValueError: a caption is empty or too long, or needs the tokenizer that the model came without.
+    """
+    encoded = [_encode(clip, caption, truncate) for caption in captions]
+    longest = max(len(ids) for ids, *_ in encoded)
+    pad = clip.model.config.text_config.pad_token_id
+    input_ids = torch.full((len(encoded), longest), pad if pad is not None else 0)
+    attention_mask = torch.zeros_like(input_ids)
+    for row, (ids, *_) in enumerate(encoded):
+        input_ids[row, : len(ids)] = torch.as_tensor(ids)
+        attention_mask[row, : len(ids)] = 1
+    words = [(tokens, word_ids, words) for _, tokens, word_ids, words in encoded]
+    return input_ids.to(clip.device), attention_mask.to(clip.device), words
+
+
+def _open(picture: Picture) -> Image.Image:
+    if isinstance(picture, (str, Path)):
+        try:
+            picture = Image.open(picture)
+            picture.load()
+        except FileNotFoundError:
+            raise FileNotFoundError(f"no picture at {str(picture)!r}") from None
+        except (UnidentifiedImageError, OSError) as error:
+            raise ValueError(f"cannot read the picture: {error}") from error
+    if isinstance(picture, np.ndarray):
+        picture = Image.fromarray(_check_array(picture))
+    if not isinstance(picture, Image.Image):
+        raise TypeError(f"a picture must be a PIL image, a path, an array or a tensor, got {type(picture).__name__}")
+    return ImageOps.exif_transpose(picture).convert("RGB")
+
+
+def _check_array(array: np.ndarray) -> np.ndarray:
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
+        raise ValueError(f"an array must be (height, width) or (height, width, 3 or 4), got shape {array.shape}")
+    if array.dtype == np.uint8:
+        return array
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"an array must hold uint8 or floats in [0, 1], got {array.dtype}")
+    _check_finite(np.isfinite(array).all(), "the array")
+    if array.min() < 0 or array.max() > 1:
+        raise ValueError(f"an array of floats must lie in [0, 1], got [{array.min():.4g}, {array.max():.4g}]")
+    return np.round(255 * array).astype(np.uint8)
+
+
+def _check_pixel_values(clip: HookedCLIP, pixel_values: torch.Tensor) -> PixelValues:
+    config = clip.model.config.vision_config
+    fits = pixel_values.ndim == 3 and pixel_values.shape[0] == config.num_channels
+    if not fits or min(pixel_values.shape[1:]) < config.patch_size or not pixel_values.is_floating_point():
+        raise ValueError(
+            f"pixel values must be floats of shape ({config.num_channels}, height, width), each side at least the"
+            f" patch size {config.patch_size}, got {pixel_values.dtype} {tuple(pixel_values.shape)}"
+        )
+    _check_finite(bool(pixel_values.isfinite().all()), "the pixel values")
+    return pixel_values[None]
+
+
+def _check_finite(finite: bool, what: str) -> None:
+    if not finite:
+        raise ValueError(f"{what} must be finite, got NaN or infinity")
+
+
+def _encode(clip: HookedCLIP, caption: Caption, truncate: bool):
+    """Give ids, tokens, word index of each token, and words of one caption."""
+    if isinstance(caption, torch.Tensor):
+        return _encode_ids(clip, caption)
+    if not isinstance(caption, str):
+        raise TypeError(f"a caption must be a str or a 1-d tensor of token ids, got {type(caption).__name__}")
+    if not caption.strip():
+        raise ValueError(f"a caption must hold at least one word, got {caption!r}")
+    if clip.tokenizer is None:
+        raise ValueError("this model came without a tokenizer: pass token ids as a 1-d tensor")
+    encoding = clip.tokenizer(caption, return_offsets_mapping=True, truncation=False, verbose=False)
+    if len(encoding["input_ids"]) > clip.context_length:
+        message = f"the caption has {len(encoding['input_ids'])} tokens, the model's context is {clip.context_length}"
+        if not truncate:
+            raise ValueError(f"{message}: shorten it, or pass truncate=True; got {caption!r}")
+        warnings.warn(f"{message}: its end is cut off", stacklevel=4)
+        encoding = clip.tokenizer(caption, return_offsets_mapping=True, truncation=True, max_length=clip.context_length)
+    spans: dict[int, tuple[int, int]] = {}
+    for word, (start, end) in zip(encoding.word_ids(), encoding["offset_mapping"]):
+        if word is not None:
+            first, _ = spans.get(word, (start, end))
+            spans[word] = (first, end)
+    order = {word: position for position, word in enumerate(spans)}
+    word_ids = [None if word is None else order[word] for word in encoding.word_ids()]
+    tokens = clip.tokenizer.convert_ids_to_tokens(encoding["input_ids"])
+    tokens = [token.removesuffix("</w>") for token in tokens]
+    return encoding["input_ids"], tokens, word_ids, [caption[start:end] for start, end in spans.values()]
+
+
+def _encode_ids(clip: HookedCLIP, ids: torch.Tensor):
+    if ids.ndim != 1 or ids.is_floating_point() or not 3 <= len(ids) <= clip.context_length:
+        raise ValueError(
+            "token ids must be a 1-d tensor of begin, at least one token, and end, at most"
+            f" {clip.context_length} in all, got {ids.dtype} {tuple(ids.shape)}"
+        )
+    vocabulary = clip.model.config.text_config.vocab_size
+    if ids.min() < 0 or ids.max() >= vocabulary:
+        raise ValueError(f"token ids must be in [0, {vocabulary}), got [{int(ids.min())}, {int(ids.max())}]")
+    tokens = [str(int(token)) for token in ids]
+    return ids.tolist(), tokens, [None, *range(len(ids) - 2), None], tokens[1:-1]

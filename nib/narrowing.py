@@ -1,0 +1,78 @@
+"""Integrate the gradient of the similarity along the narrowing path (Eq. 10 of the NIB paper).
+
+Exports `integrate`, one loop for both modalities. At the limit of a noiseless bottleneck
+(Theorem 2) the state lambda * z runs from nothing to z, and
+
+    A_i = integral over lambda of z_i * (dF/dz_i)(lambda z),    F(z) = cos(suffix(z), target),
+
+adds up to F(z) - F(lambda_min z) (Theorem 3). That is integrated gradients of a hidden layer
+with a zero baseline.
+"""
+
+import torch
+from torch.nn.functional import cosine_similarity
+
+from nib.clip import Split
+from nib.quadrature import quadrature
+from nib.shapes import PairValues, Targets, TargetScores
+
+
+def integrate(
+    split: Split,
+    targets: Targets,
+    n_steps: int = 10,
+    rule: str = "riemann_right",
+    lambda_min: float = 0.0,
+    batch_size: int = 64,
+) -> tuple[TargetScores, PairValues]:
+    """Attribute the similarity of each input to each of its targets.
+
+    Steps are folded into batches, and each forward pass serves all targets of its input.
+
+    Args:
+        split: the tower, cut, with the batch of inputs in it.
+        targets: (batch, targets, embed), the other modality's embeddings.
+        n_steps, rule, lambda_min: see `nib.quadrature.quadrature`.
+        batch_size: rows of hidden states that go through the suffix at once. It bounds memory
+            and changes the result only by rounding.
+
+    Returns:
+        Scores (batch, targets, tokens), summed over the width, signed, in cosine units; and
+        F(lambda_min z), (batch, targets), where the path starts.
+
+    Raises:
+        ValueError: a parameter out of its range.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+    nodes, weights = (values.to(targets) for values in quadrature(rule, n_steps, lambda_min))
+    scores, starts = [], []
+    for first in range(0, len(split), batch_size):
+        part, goals = split[first : first + batch_size], targets[first : first + batch_size]
+        folded = max(1, batch_size // len(part))  # steps in one batch
+        chunks = zip(nodes.split(folded), weights.split(folded))
+        scores.append(sum(_integrate_steps(part, goals, *chunk) for chunk in chunks))
+        with torch.no_grad():
+            starts.append(_similarity(part, lambda_min * part.hidden_states, goals)[0])
+    return torch.cat(scores), torch.cat(starts)
+
+
+def _integrate_steps(split, targets, nodes, weights) -> TargetScores:
+    """Weigh and sum the gradients at some nodes of the path, all in one batch."""
+    z = split.hidden_states  # (batch, tokens, width)
+    path = (nodes.view(-1, 1, 1, 1) * z).flatten(0, 1).requires_grad_()  # (steps * batch, tokens, width)
+    with torch.enable_grad():
+        similarity = _similarity(split, path, targets)  # (steps, batch, targets)
+    columns = similarity.sum((0, 1)).unbind()
+    scores = []
+    for column in columns:
+        (gradient,) = torch.autograd.grad(column, path, retain_graph=column is not columns[-1])
+        gradient = gradient.unflatten(0, (len(nodes), len(z)))  # (steps, batch, tokens, width)
+        scores.append(torch.einsum("s,sbtw,btw->bt", weights, gradient, z))
+    return torch.stack(scores, 1)
+
+
+def _similarity(split, hidden_states, targets):
+    """Compare (steps * batch) states with the targets of their inputs: (steps, batch, targets)."""
+    embeds = split(hidden_states).unflatten(0, (-1, len(split)))  # (steps, batch, embed)
+    return cosine_similarity(embeds[:, :, None], targets[None], dim=-1)

@@ -1,0 +1,131 @@
+"""Draw signed scores over pictures and words, and save a figure with the numbers in it.
+
+Exports `plot_attribution`, `plot_maps`, `draw_map`, `draw_words`, `upsample` and `save_figure`.
+Scores are drawn in a red-blue scale that colour-blind readers can tell apart, with symmetric
+limits: zero is neutral and lets the grey picture through.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+COLOURS = "RdBu_r"
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Make a figure of this size in inches that notebooks show once, when it is a cell's result."""
+    figure = plt.figure(figsize=(width, height), layout="constrained")
+    plt.close(figure)
+    return figure
+
+
+def upsample(scores: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Interpolate maps bilinearly, as the paper does: (batch, grid_h, grid_w) -> (batch, *size)."""
+    return torch.nn.functional.interpolate(scores[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def symmetric_limit(scores: np.ndarray) -> float:
+    """Give the largest absolute score, or 1 where all are zero."""
+    return float(np.abs(scores).max()) or 1.0
+
+
+def draw_map(axes: Axes, picture: np.ndarray, scores: np.ndarray, limit: float | None = None) -> None:
+    """Lay signed patch scores over a picture; the stronger a score, the less of the picture shows.
+
+    Args:
+        picture: (height, width, 3) uint8.
+        scores: (grid_h, grid_w), signed.
+        limit: the score drawn in full colour; the largest absolute score if None.
+    """
+    limit = limit or symmetric_limit(scores)
+    large = upsample(torch.as_tensor(scores, dtype=torch.float32)[None], picture.shape[:2])[0].numpy()
+    grey = 0.35 + 0.65 * picture.astype(float).mean(-1) / 255
+    axes.imshow(grey, cmap="gray", vmin=0, vmax=1)
+    strength = 0.9 * np.clip(np.abs(large) / limit, 0, 1) ** 0.7
+    axes.imshow(large, cmap=COLOURS, vmin=-limit, vmax=limit, alpha=strength)
+    axes.set_axis_off()
+
+
+def draw_words(axes: Axes, words: Sequence[str], scores: np.ndarray) -> None:
+    """Draw one bar a word, in reading order from the top, red for and blue against."""
+    limit = symmetric_limit(scores)
+    axes.barh(range(len(words)), scores, color=plt.get_cmap(COLOURS)(0.5 + 0.45 * np.sign(scores)))
+    axes.axvline(0, color="0.4", linewidth=0.8)
+    axes.set(xlim=(-1.15 * limit, 1.15 * limit), xlabel="score (cosine)")
+    axes.set_yticks(range(len(words)), words)
+    axes.invert_yaxis()
+
+
+def add_colour_bar(figure: Figure, axes, limit: float, label: str = "patch score (cosine)") -> None:
+    """Add the scale of `draw_map`, zero in the middle."""
+    scale = ScalarMappable(Normalize(-limit, limit), COLOURS)
+    figure.colorbar(scale, ax=axes, shrink=0.7, label=label)
+
+
+def plot_attribution(
+    picture: np.ndarray, image_scores: np.ndarray, words: Sequence[str], word_scores: np.ndarray, title: str
+) -> Figure:
+    """Show the picture, its signed map and the signed words side by side."""
+    figure = new_figure(10.5, max(3.2, 0.3 * len(words) + 1.2))
+    left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1.25, 1.1))
+    left.imshow(picture)
+    left.set_axis_off()
+    draw_map(middle, picture, image_scores)
+    add_colour_bar(figure, middle, symmetric_limit(image_scores))
+    draw_words(right, words, word_scores)
+    figure.suptitle(title)
+    return figure
+
+
+def plot_maps(
+    picture: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    columns: int = 4,
+    share_limits: bool = False,
+    label: str = "patch score (cosine)",
+) -> Figure:
+    """Show one picture under several signed maps, as small multiples.
+
+    Args:
+        picture: (height, width, 3) uint8.
+        maps: title -> (grid_h, grid_w) signed scores.
+        columns: panels in a row.
+        share_limits: one colour scale, with its bar, for all panels; else one each, without bars.
+    """
+    columns = min(columns, len(maps))
+    rows = -(-len(maps) // columns)
+    figure = new_figure(2.3 * columns + (1 if share_limits else 0), 2.55 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False)
+    limit = symmetric_limit(np.concatenate([np.ravel(scores) for scores in maps.values()]))
+    for axes in panels.flat:
+        axes.set_axis_off()
+    for axes, (title, scores) in zip(panels.flat, maps.items()):
+        draw_map(axes, picture, scores, limit if share_limits else None)
+        axes.set_title(title)
+    if share_limits:
+        add_colour_bar(figure, panels, limit, label)
+    return figure
+
+
+def save_figure(figure: Figure, frame: pd.DataFrame, stem: str | Path) -> None:
+    """Write `stem`.png and, beside it, the numbers that it shows as `stem`.csv.
+
+    Both are written under another name and moved into place, and hold no time stamp: the same
+    figure gives the same files.
+    """
+    stem = Path(stem)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    csv, png = stem.with_name(f"{stem.name}.csv"), stem.with_name(f"{stem.name}.png")
+    frame.to_csv(csv.with_suffix(".csv.tmp"), index=False, float_format="%.6g", lineterminator="\n")
+    figure.savefig(png.with_suffix(".png.tmp"), format="png", metadata={"Software": None})
+    os.replace(csv.with_suffix(".csv.tmp"), csv)
+    os.replace(png.with_suffix(".png.tmp"), png)

@@ -1,0 +1,73 @@
+"""Tiny random models: a 5 x 5 grid, 60 pixels, 4 + 4 blocks, padded captions, a repeated token."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+import torch
+from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessorPil, CLIPModel
+
+import nib
+
+# Two blocks of one word each, one with a repeated word, one with words the tokenizer must split.
+CAPTIONS = ["a cat", "a dog next to a dog on the grass", "a hippopotamus in the snow"]
+
+
+def make_config(eos_token_id: int = 1105, **vision) -> CLIPConfig:
+    """Describe a tiny CLIP whose grid is not 7 x 7."""
+    shared = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4)
+    ids = dict(bos_token_id=1104, eos_token_id=eos_token_id, pad_token_id=1105)
+    return CLIPConfig(
+        text_config=dict(vocab_size=1106, max_position_embeddings=32, **ids, **shared),
+        vision_config=dict(image_size=60, patch_size=12, **shared) | vision,
+        projection_dim=16,
+    )
+
+
+def randomise(model: CLIPModel, seed: int = 0) -> CLIPModel:
+    """Redraw all weights at a scale at which blocks and layer norms matter."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            parameter.copy_(0.25 * noise + ("norm" in name and name.endswith("weight")))
+    return model
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(nib.clip.EMBEDDED)
+
+
+@pytest.fixture(scope="session")
+def image_processor():
+    return CLIPImageProcessorPil(size={"shortest_edge": 60}, crop_size=60)
+
+
+@pytest.fixture(scope="session", params=[1105, 2], ids=["pooled_at_end_id", "pooled_at_largest_id"])
+def clip(request, tokenizer, image_processor):
+    """A float64 model, once with a true end id and once with the one of the hub's old configs."""
+    model = randomise(CLIPModel(make_config(request.param))).double()
+    return nib.HookedCLIP(model, tokenizer, image_processor)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory, tokenizer, image_processor):
+    """A saved tiny model with its processor files."""
+    folder = tmp_path_factory.mktemp("tiny_clip")
+    randomise(CLIPModel(make_config())).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    image_processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pixel_values():
+    return torch.randn(3, 3, 60, 60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+@pytest.fixture(scope="session")
+def tokens(tokenizer):
+    """Three captions of unequal length: input_ids and attention_mask."""
+    return dict(tokenizer(CAPTIONS, padding=True, return_tensors="pt"))
