@@ -4,7 +4,7 @@ Exports `attribute`.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -13,7 +13,9 @@ from tqdm import tqdm
 from nib.clip import HookedCLIP
 from nib.inputs import Caption, Picture, to_picture, to_pixel_values, to_tokens
 from nib.methods import METHODS, Scores
+from nib.quadrature import check_count
 from nib.result import Attribution
+from nib.shapes import PixelValues
 
 
 def attribute(
@@ -49,46 +51,49 @@ def attribute(
         TypeError: unknown parameter, or something that is no picture or caption.
         ValueError: lists of unequal or zero length, or bad input; raised before any work.
     """
+    check_count("batch_size", batch_size)
     function, parameters = _check_method(method, {"batch_size": batch_size, **parameters})
-    single = not isinstance(images, (list, tuple)) and not isinstance(texts, (list, tuple))
-    pictures = list(images) if isinstance(images, (list, tuple)) else [images]
-    captions = list(texts) if isinstance(texts, (list, tuple)) else [texts]
-    shares_picture = not isinstance(images, (list, tuple)) and len(captions) > 1
-    if not isinstance(texts, (list, tuple)):
-        captions *= len(pictures)
+    single = not _is_list(images) and not _is_list(texts)
+    pictures = list(images) if _is_list(images) else [images]
+    captions = list(texts) if _is_list(texts) else [texts] * len(pictures)
+    shares_picture = not _is_list(images) and len(captions) > 1
     if not pictures or not captions or (len(pictures) != len(captions) and not shares_picture):
         raise ValueError(
             f"images and texts must be lists of the same length, at least 1; got {len(pictures)} and {len(captions)}"
         )
-    for layer_tower in (clip.image, clip.text):
-        if "layer" in parameters:
-            layer_tower.check_layer(parameters["layer"])
-    to_tokens(clip, captions, truncate)  # every caption and picture is checked before any work
-    if not shares_picture:
-        for picture in pictures:
-            to_pixel_values(clip, picture)
-    results = []
+    if "layer" in parameters:
+        clip.image.check_layer(parameters["layer"])
+        clip.text.check_layer(parameters["layer"])
+    tokens = to_tokens(clip, captions, truncate)
     step = len(captions) if shares_picture else batch_size
     starts = range(0, len(captions), step)
+    if len(starts) > 1:  # a bad picture in the last batch is found before the first one is worked on
+        _check_shapes(to_pixel_values(clip, picture) for picture in pictures)
+    results = []
     for first in tqdm(starts, desc=method, unit="batch", delay=3, disable=not progress or len(starts) == 1):
-        results += _attribute_batch(
-            clip, function, method, pictures[first : first + step], captions[first : first + step], truncate, parameters
+        rows = slice(first, first + step)
+        pixel_values = [to_pixel_values(clip, picture) for picture in (pictures if shares_picture else pictures[rows])]
+        _check_shapes(pixel_values)
+        input_ids, attention_mask, words = (part[rows] for part in tokens)
+        longest = int(attention_mask.sum(1).max())
+        scores = function(
+            clip, torch.cat(pixel_values), input_ids[:, :longest], attention_mask[:, :longest], **parameters
         )
+        seen = [to_picture(clip, row) for row in pixel_values]
+        seen *= len(words) if shares_picture else 1
+        for index, caption in enumerate(captions[rows]):
+            results.append(_to_attribution(scores, index, seen[index], caption, words[index], method, parameters))
     return results[0] if single else results
 
 
-def _attribute_batch(clip, function, method, pictures, captions, truncate, parameters) -> list[Attribution]:
-    rows = [to_pixel_values(clip, picture) for picture in pictures]
-    sizes = {tuple(row.shape[1:]) for row in rows}
-    if len(sizes) > 1:
-        raise ValueError(f"pixel values of one call must have one shape, got {sorted(sizes)}")
-    input_ids, attention_mask, words = to_tokens(clip, captions, truncate)
-    scores = function(clip, torch.cat(rows), input_ids, attention_mask, **parameters)
-    seen = [to_picture(clip, row) for row in rows]
-    return [
-        _to_attribution(scores, index, seen[index if len(seen) > 1 else 0], caption, words[index], method, parameters)
-        for index, caption in enumerate(captions)
-    ]
+def _is_list(values) -> bool:
+    return isinstance(values, Sequence) and not isinstance(values, str)
+
+
+def _check_shapes(pixel_values: Iterable[PixelValues]) -> None:
+    shapes = sorted({tuple(row.shape[1:]) for row in pixel_values})
+    if len(shapes) > 1:
+        raise ValueError(f"pixel values of one call must have one shape, got {shapes}")
 
 
 def _to_attribution(scores: Scores, index, picture, caption, words, method, parameters) -> Attribution:

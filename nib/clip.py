@@ -229,6 +229,8 @@ def load(
     dtype = _parse_dtype(dtype)
     source = str(EMBEDDED if name is None else name)
     try:
+        if Path(source).is_dir() and not (Path(source) / "config.json").exists():
+            raise FileNotFoundError("the folder holds no config.json")
         config = AutoConfig.from_pretrained(source)
     except OSError as error:
         raise FileNotFoundError(
@@ -256,8 +258,8 @@ def _load_or_none(loader, source: str, *files: str, **options):
     if not folder.is_dir() or any((folder / file).exists() for file in files):
         try:
             return loader.from_pretrained(source, **options)
-        except (OSError, ValueError):
-            pass
+        except (OSError, ValueError) as error:
+            warnings.warn(f"{loader.__name__} cannot read {source!r}: {error}", stacklevel=3)
     kind, inputs = ("tokenizer", "token ids") if loader is AutoTokenizer else ("image processor", "pixel values")
     warnings.warn(f"{source!r} has no {kind} ({' or '.join(files)}): only {inputs} will be understood", stacklevel=3)
     return None

@@ -1,20 +1,28 @@
 """Read image-text pairs from every source in one schema.
 
-Exports `load` and `NAMES`.
+Exports `load`, `object_prompts`, `with_article` and `NAMES`.
 """
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 from datasets import Dataset
 from datasets.table import InMemoryTable
+from PIL import Image
+
+from nib.quadrature import check_count
 
 SCENES = Path(__file__).parents[1] / "data" / "scenes"
 
 
+def with_article(noun: str) -> str:
+    """Put "a" or "an" before a noun."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
 def _object_text(row: dict, dataset: Dataset) -> str:
-    name = dataset.features["label"].int2str(row["label"])
-    return f"a photo of {'an' if name[0] in 'aeiou' else 'a'} {name}"
+    return f"a photo of {with_article(dataset.features['label'].int2str(row['label']))}"
 
 
 # For each embedded split: the column of pictures, and what its text is.
@@ -49,8 +57,8 @@ def load(name: str, split: str = "test", limit: int | None = None) -> Dataset:
         raise KeyError(f"data set must be one of {sorted(NAMES)}, got {name!r}")
     if split != "test":
         raise ValueError(f"split of {name} must be 'test', got {split!r}")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1, got {limit}")
+    if limit is not None:
+        check_count("limit", limit)
     path = SCENES / f"{name}.parquet"
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: draw it with `python -m data.scenes.build`")
@@ -66,3 +74,31 @@ def load(name: str, split: str = "test", limit: int | None = None) -> Dataset:
         .add_column("text", texts)
         .select_columns(["id", "image", "text", "objects", "masks"])
     )
+
+
+def object_prompts(limit: int | None = None) -> tuple[list[Image.Image], list[str], np.ndarray]:
+    """Ask for one object in each of the `scenes` that hold two or three different ones.
+
+    This is what localisation is measured on: a map should lie on the object that is asked for and
+    not on its neighbours. Which object is asked for goes round with the number of the scene.
+
+    Args:
+        limit: take the first so many scenes.
+
+    Returns:
+        Pictures, prompts such as "a cat", and masks (prompts, height, width), boolean.
+    """
+    if limit is not None:
+        check_count("limit", limit)
+    images, prompts, masks = [], [], []
+    for number, row in enumerate(load("scenes")):
+        if len(images) == limit:
+            break
+        names = row["objects"]
+        if not 2 <= len(names) <= 3 or len(set(names)) < len(names):
+            continue
+        asked = number % len(names)
+        images.append(row["image"])
+        prompts.append(with_article(names[asked]))
+        masks.append(np.array(row["masks"]) == asked + 1)
+    return images, prompts, np.stack(masks)

@@ -31,8 +31,8 @@ def to_pixel_values(clip: HookedCLIP, picture: Picture) -> PixelValues:
     Raises:
         FileNotFoundError: no file at the path.
         TypeError: not a picture.
-        ValueError: unreadable file, wrong shape or range, NaN or infinite values, or a picture
-            that needs the image processor which the model came without.
+        ValueError: unreadable file, more than 8 bits a channel, wrong shape or range, NaN or
+            infinite values, or a picture that needs the image processor which the model came without.
     """
     if isinstance(picture, torch.Tensor):
         pixel_values = _check_pixel_values(clip, picture)
@@ -74,7 +74,9 @@ def to_tokens(
         TypeError: a caption is neither a sentence nor a tensor of whole numbers.
         ValueError: a caption is empty or too long, or needs the tokenizer that the model came without.
     """
-    encoded = [_encode(clip, caption, truncate) for caption in captions]
+    encoded = []
+    for caption in captions:  # no comprehension: before Python 3.12 it would shift the warning's stack level
+        encoded.append(_encode(clip, caption, truncate))
     longest = max(len(ids) for ids, *_ in encoded)
     pad = clip.model.config.text_config.pad_token_id
     input_ids = torch.full((len(encoded), longest), pad if pad is not None else 0)
@@ -99,6 +101,8 @@ def _open(picture: Picture) -> Image.Image:
         picture = Image.fromarray(_check_array(picture))
     if not isinstance(picture, Image.Image):
         raise TypeError(f"a picture must be a PIL image, a path, an array or a tensor, got {type(picture).__name__}")
+    if picture.mode[0] in "IF":  # converting would clip these to white or black
+        raise ValueError(f"a picture must have 8 bits a channel, got mode {picture.mode!r}: pass an array in [0, 1]")
     return ImageOps.exif_transpose(picture).convert("RGB")
 
 

@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from nib.clip import Split
-from nib.quadrature import quadrature
+from nib.quadrature import check_count, quadrature
 from nib.shapes import PairValues, Targets, TargetScores
 
 
@@ -43,8 +43,7 @@ def integrate(
     Raises:
         ValueError: a parameter out of its range.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+    check_count("batch_size", batch_size)
     nodes, weights = (values.to(targets) for values in quadrature(rule, n_steps, lambda_min))
     scores, starts = [], []
     for first in range(0, len(split), batch_size):

@@ -1,6 +1,6 @@
 """Draw signed scores over pictures and words, and save a figure with the numbers in it.
 
-Exports `plot_attribution`, `plot_maps`, `draw_map`, `draw_words`, `upsample` and `save_figure`.
+Exports `plot_attribution`, `plot_maps`, `plot_methods`, `draw_map`, `draw_words`, `upsample` and `save_figure`.
 Scores are drawn in a red-blue scale that colour-blind readers can tell apart, with symmetric
 limits: zero is neutral and lets the grey picture through.
 """
@@ -61,6 +61,7 @@ def draw_words(axes: Axes, words: Sequence[str], scores: np.ndarray) -> None:
     axes.barh(range(len(words)), scores, color=plt.get_cmap(COLOURS)(0.5 + 0.45 * np.sign(scores)))
     axes.axvline(0, color="0.4", linewidth=0.8)
     axes.set(xlim=(-1.15 * limit, 1.15 * limit), xlabel="score (cosine)")
+    axes.locator_params(axis="x", nbins=4)
     axes.set_yticks(range(len(words)), words)
     axes.invert_yaxis()
 
@@ -116,6 +117,34 @@ def plot_maps(
     return figure
 
 
+def plot_methods(
+    picture: np.ndarray,
+    words: Sequence[str],
+    scores: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    columns: int = 5,
+) -> Figure:
+    """Show what several methods say of one pair: a map and, under it, the words.
+
+    Units differ between methods, so each panel has a scale of its own and no numbers.
+
+    Args:
+        picture: (height, width, 3) uint8.
+        words: of the caption.
+        scores: method -> (grid_h, grid_w) patch scores and (words,) word scores.
+        columns: panels in a row.
+    """
+    rows = -(-len(scores) // columns)
+    figure = new_figure(2.2 * columns, 3.5 * rows)
+    panels = figure.subfigures(rows, columns, squeeze=False).flat
+    for panel, (method, (image_scores, word_scores)) in zip(panels, scores.items()):
+        upper, lower = panel.subplots(2, 1, height_ratios=(2.2, 1))
+        draw_map(upper, picture, image_scores)
+        upper.set_title(method)
+        draw_words(lower, words, word_scores)
+        lower.set(xlabel="", xticks=[])
+    return figure
+
+
 def save_figure(figure: Figure, frame: pd.DataFrame, stem: str | Path) -> None:
     """Write `stem`.png and, beside it, the numbers that it shows as `stem`.csv.
 
@@ -124,6 +153,8 @@ def save_figure(figure: Figure, frame: pd.DataFrame, stem: str | Path) -> None:
     """
     stem = Path(stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # the layout would move a little with every further drawing
     csv, png = stem.with_name(f"{stem.name}.csv"), stem.with_name(f"{stem.name}.png")
     frame.to_csv(csv.with_suffix(".csv.tmp"), index=False, float_format="%.6g", lineterminator="\n")
     figure.savefig(png.with_suffix(".png.tmp"), format="png", metadata={"Software": None})

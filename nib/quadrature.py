@@ -1,6 +1,6 @@
 """Place the nodes and weights of the path integral on [lambda_min, 1].
 
-Exports `RULES` and `quadrature`. The names are those of `captum.attr.IntegratedGradients`.
+Exports `RULES`, `quadrature` and `check_count`. The names are those of `captum.attr.IntegratedGradients`.
 """
 
 import numpy as np
@@ -62,10 +62,15 @@ def quadrature(rule: str = "riemann_right", n_steps: int = 10, lambda_min: float
     if rule not in RULES:
         raise ValueError(f"quadrature must be one of {sorted(RULES)}, got {rule!r}")
     fewest = 2 if rule == "riemann_trapezoid" else 1
-    if isinstance(n_steps, bool) or int(n_steps) != n_steps or n_steps < fewest:
-        raise ValueError(f"n_steps must be a whole number of at least {fewest} for {rule}, got {n_steps}")
+    check_count("n_steps", n_steps, fewest)
     if not 0 <= lambda_min < 1:
         raise ValueError(f"lambda_min must be in [0, 1), got {lambda_min}")
-    nodes, weights = RULES[rule](int(n_steps))
+    nodes, weights = RULES[rule](n_steps)
     length = 1 - lambda_min
     return torch.from_numpy(lambda_min + length * nodes), torch.from_numpy(length * weights)
+
+
+def check_count(name: str, value: int, fewest: int = 1) -> None:
+    """Raise a ValueError unless the value is a whole number of at least `fewest`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < fewest:
+        raise ValueError(f"{name} must be a whole number of at least {fewest}, got {value!r}")

@@ -28,7 +28,8 @@ def to_heatmap(scores: GridScores, size: tuple[int, int]) -> torch.Tensor:
     """
     large = upsample(scores, size)
     low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
-    return torch.where(high > low, (large - low) / (high - low), 1.0)
+    varies = (scores != scores[:, :1, :1]).any((1, 2), keepdim=True)  # interpolation rounds: a flat map may not stay so
+    return torch.where(varies & (high > low), (large - low) / (high - low), 1.0)
 
 
 @dataclass

@@ -10,6 +10,8 @@ from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessorPil, CLIPM
 
 import nib
 
+torch.set_num_threads(1)  # tensors this small are not worth sharing, and waiting threads burn time
+
 # Two blocks of one word each, one with a repeated word, one with words the tokenizer must split.
 CAPTIONS = ["a cat", "a dog next to a dog on the grass", "a hippopotamus in the snow"]
 

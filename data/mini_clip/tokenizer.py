@@ -1,7 +1,8 @@
 """Train the tokenizer: CLIP's own byte-level BPE, on the caption grammar.
 
-Exports `build_tokenizer`. The vocabulary holds every byte, so any text can be written; words of
-the grammar are one token, other words split into several. Begin and end have the two largest ids.
+Exports `build_tokenizer`. The vocabulary holds every byte, so any text can be written; common
+words of the grammar are one token, rarer plurals and other words split into several. Begin and
+end have the two largest ids.
 """
 
 import json

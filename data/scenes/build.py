@@ -1,6 +1,7 @@
 """Draw the four evaluation splits and write them as parquet.
 
-`python -m data.scenes.build` writes `scenes`, `captions`, `objects` and `aerial.parquet`, with
+`python -m data.scenes.build` writes `cat_and_dog.png` for the qualitative figure, and `scenes`,
+`captions`, `objects` and `aerial.parquet`, with
 the columns of Flickr8k, Conceptual Captions, ImageNet and RSICD, and two columns that photographs
 do not have: `objects` (names) and `mask` (a palette picture; pixel value i is where `objects[i - 1]`
 is seen, 0 is background). The trainer never draws these scenes and refuses these captions.
@@ -22,6 +23,7 @@ from .textures import Textures
 HERE = Path(__file__).parent
 SEED = 20250  # of the evaluation splits; the trainer's seeds are below 10000
 ROWS = 500
+CAT_AND_DOG = 0  # the first draw, not a chosen one
 PALETTE = [0, 0, 0, 230, 159, 0, 86, 180, 233, 0, 158, 115, 240, 228, 66, 0, 114, 178, 213, 94, 0, 204, 121, 167]
 
 
@@ -103,7 +105,17 @@ def read_captions() -> set[str]:
     return captions
 
 
+def draw_cat_and_dog() -> tuple[PILImage.Image, PILImage.Image]:
+    """Draw the scene of the qualitative figure, and its mask (1 is the cat, 2 the dog)."""
+    scene = draw_scene(np.random.default_rng([SEED, 99, CAT_AND_DOG]), Textures(SEED), names=["cat", "dog"])
+    mask = PILImage.fromarray(scene.mask)
+    mask.putpalette(PALETTE)
+    return scene.image, mask
+
+
 if __name__ == "__main__":
+    for picture, name in zip(draw_cat_and_dog(), ("cat_and_dog.png", "cat_and_dog_mask.png")):
+        picture.save(HERE / name, optimize=True)
     for split, features in FEATURES.items():
         schema = Features({**features, "objects": List(TEXT), "mask": Image()})
         table = Dataset.from_list(draw_rows(split), features=schema)

@@ -1,10 +1,12 @@
 """Put scenes into words.
 
-Exports `caption`, `five_captions`, `short_caption`, `terse_caption`, `object_caption`, `with_article` and `join`.
+Exports `caption`, `five_captions`, `short_caption`, `terse_caption`, `object_caption` and `join`.
 Every phrase is built from what is in the picture, so that a caption is always true of it.
 """
 
 import numpy as np
+
+from nib.datasets import with_article
 
 from .atlas import read_objects
 from .scenes import SIZE, Scene
@@ -14,11 +16,6 @@ NUMBERS = {2: "two", 3: "three", 4: "four"}
 PLURALS = {row["name"]: row["plural"] for row in read_objects()}
 SIZE_WORDS = {"small": ("small", "little", "tiny"), "big": ("big", "large", "huge")}
 OPENINGS = ("", "", "", "a photo of ", "a picture of ", "an image of ", "there is ", "we can see ")
-
-
-def with_article(noun: str) -> str:
-    """Put "a" or "an" before a noun."""
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def object_caption(name: str) -> str:

@@ -39,26 +39,31 @@ class Scene:
     centres: np.ndarray
 
 
-def draw_scene(rng: np.random.Generator, textures: Textures, n_objects: int | None = None) -> Scene:
+def draw_scene(
+    rng: np.random.Generator, textures: Textures, n_objects: int | None = None, names: list[str] | None = None
+) -> Scene:
     """Draw one scene; scenes in which an object is mostly hidden are drawn again.
 
     Args:
         rng: the only source of randomness.
         textures: the bank that the background is taken from.
         n_objects: how many objects, 1 to 4; drawn at random if None.
+        names: which objects; drawn at random if None.
     """
+    if names:
+        n_objects = len(names)
     while True:
-        scene, hidden = _compose(rng, textures, n_objects)
+        scene, hidden = _compose(rng, textures, n_objects, names)
         if hidden <= MAX_HIDDEN:
             return scene
 
 
-def _compose(rng, textures, n_objects) -> tuple[Scene, float]:
+def _compose(rng, textures, n_objects, names) -> tuple[Scene, float]:
     background = str(rng.choice(list(BACKGROUNDS)))
     n_objects = n_objects or int(rng.choice(4, p=COUNT_WEIGHTS)) + 1
     image = textures.window(rng, background, SIZE)
     _add_clutter(rng, image)
-    names = _choose_objects(rng, n_objects)
+    names = names or _choose_objects(rng, n_objects)
     mask = np.zeros((SIZE, SIZE), np.uint8)
     sizes, boxes, areas = [], [], []
     for index, name in enumerate(names, start=1):

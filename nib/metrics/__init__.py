@@ -1,5 +1,6 @@
-"""Measure how good a map is."""
+"""Measure how good a map is, and how steady."""
 
-from nib.metrics.localisation import bootstrap_interval, pointing_game
+from nib.metrics.localisation import auc, bootstrap_interval, energy_inside, pointing_game
+from nib.metrics.randomness import Variation, run_to_run
 
-__all__ = ["bootstrap_interval", "pointing_game"]
+__all__ = ["Variation", "auc", "bootstrap_interval", "energy_inside", "pointing_game", "run_to_run"]

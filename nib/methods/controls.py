@@ -1,0 +1,146 @@
+"""Maps that know nothing of the pair: what a method must beat.
+
+Exports `random`, `center` and `none`.
+"""
+
+import zlib
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from nib.clip import HookedCLIP
+from nib.methods.pairs import cut, over_pairs, real_tokens, to_scores
+from nib.methods.scores import Scores
+from nib.shapes import AttentionMask, InputIds, PixelValues
+
+
+def random(
+    clip: HookedCLIP,
+    pixel_values: PixelValues,
+    input_ids: InputIds,
+    attention_mask: AttentionMask | None = None,
+    *,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> Scores:
+    """Score patches and tokens uniformly in [0, 1).
+
+    Each pair draws from a generator of its own, seeded by `seed` and a check sum of its pixels
+    and tokens: unlike pairs get unlike maps, and a pair gets the same map in any batch.
+
+    Args:
+        pixel_values: (batch, channels, height, width); one picture serves all captions.
+        input_ids: (batch, tokens), with begin and end.
+        attention_mask: (batch, tokens), 1 at tokens; None where nothing is padded.
+        batch_size: pairs at once; bounds memory.
+        seed: a whole number; another seed gives another map.
+
+    Returns:
+        Scores in [0, 1), without unit.
+
+    Raises:
+        ValueError: a parameter out of its range, or batches that do not pair up.
+    """
+
+    def draw(pixel_values, input_ids, real, size):
+        patches = torch.empty(size)
+        words = torch.zeros(real.shape)
+        for row, tokens in enumerate(real.cpu()):
+            ids = input_ids[row].cpu()[tokens]
+            pixels = pixel_values[row if len(pixel_values) > 1 else 0]
+            generator = torch.Generator().manual_seed(_check_sum(seed, ids, pixels))
+            patches[row] = torch.rand(size[1:], generator=generator)
+            words[row, tokens] = torch.rand(len(ids), generator=generator)
+        return patches, words
+
+    return _explain_blindly(clip, pixel_values, input_ids, attention_mask, draw, batch_size)
+
+
+def center(
+    clip: HookedCLIP,
+    pixel_values: PixelValues,
+    input_ids: InputIds,
+    attention_mask: AttentionMask | None = None,
+    *,
+    sigma: float = 0.5,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> Scores:
+    """Score patches by a Gaussian at the middle of the picture, words by a triangle over the caption.
+
+    Photographers put things in the middle, so this beats chance. Begin and end score 0, the middle
+    word highest, and the first and last word more than 0.
+
+    Args:
+        pixel_values, input_ids, attention_mask, batch_size: see `random`.
+        sigma: standard deviation of the Gaussian in half sides of the picture, more than 0.
+        seed: unused, nothing here is random.
+
+    Returns:
+        Scores in [0, 1], without unit.
+
+    Raises:
+        ValueError: a parameter out of its range, or batches that do not pair up.
+    """
+    if not sigma > 0:
+        raise ValueError(f"sigma must be more than 0, got {sigma}")
+
+    def draw(pixel_values, input_ids, real, size):
+        rows, columns = (torch.exp(-(((2 * torch.arange(n) + 1) / n - 1) ** 2) / (2 * sigma**2)) for n in size[1:])
+        words = (real.sum(1, keepdim=True) - 2).clamp(min=1)
+        word = real.cumsum(1) - 2  # 0 at the first word, -1 at the begin token
+        triangle = 1 - ((2 * word + 1) / words - 1).abs()
+        inside = (word >= 0) & (word < words)
+        return (rows[:, None] * columns).expand(size), torch.where(inside, triangle, 0.0)
+
+    return _explain_blindly(clip, pixel_values, input_ids, attention_mask, draw, batch_size)
+
+
+def none(
+    clip: HookedCLIP,
+    pixel_values: PixelValues,
+    input_ids: InputIds,
+    attention_mask: AttentionMask | None = None,
+    *,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> Scores:
+    """Score every patch and every token 1: the map that masks nothing, the reference of all metrics.
+
+    Args:
+        pixel_values, input_ids, attention_mask, batch_size: see `random`.
+        seed: unused, nothing here is random.
+
+    Returns:
+        Ones, zero at padding.
+
+    Raises:
+        ValueError: batches that do not pair up.
+    """
+
+    def draw(pixel_values, input_ids, real, size):
+        return torch.ones(size), torch.ones(real.shape)
+
+    return _explain_blindly(clip, pixel_values, input_ids, attention_mask, draw, batch_size)
+
+
+def _explain_blindly(clip, pixel_values, input_ids, attention_mask, draw, batch_size) -> Scores:
+    """Put drawn maps beside the similarity; `draw` gives patches (batch, grid_h, grid_w) and tokens."""
+
+    @torch.no_grad()
+    def explain(pixel_values, input_ids, attention_mask):
+        layers = len(clip.image.blocks), len(clip.text.blocks)
+        image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
+        similarity = cosine_similarity(image(image.hidden_states), text(text.hidden_states))
+        real = real_tokens(text, attention_mask)
+        patches, words = draw(pixel_values, input_ids, real, (len(text), *clip.grid(pixel_values)))
+        return to_scores(clip, pixel_values, real, similarity, patches.to(similarity), words.to(similarity))
+
+    return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
+
+
+def _check_sum(seed: int, ids: Tensor, pixels: Tensor) -> int:
+    """Mix a seed with the contents of a pair into a number below 2^32."""
+    words = zlib.crc32(ids.long().numpy().tobytes(), zlib.crc32(str(seed).encode()))
+    return zlib.crc32(pixels.detach().float().cpu().numpy().tobytes(), words)

@@ -1,0 +1,128 @@
+"""Multi-modal information bottleneck attribution (Wang, Rudner and Wilson, NeurIPS 2023)."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, logsigmoid
+
+from nib.clip import HookedCLIP, Split
+from nib.methods.pairs import cut, over_pairs, real_tokens, to_scores
+from nib.methods.scores import Scores
+from nib.quadrature import check_count
+from nib.shapes import AttentionMask, Embeds, HiddenStates, InputIds, PixelValues, TokenScores
+
+
+def m2ib(
+    clip: HookedCLIP,
+    pixel_values: PixelValues,
+    input_ids: InputIds,
+    attention_mask: AttentionMask | None = None,
+    *,
+    layer: int = 10,
+    beta: float = 0.1,
+    lr: float = 1.0,
+    n_steps: int = 10,
+    n_noise: int = 10,
+    alpha_init: float = 5.0,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> Scores:
+    """Score tokens by the information that a bottleneck fitted to the pair still lets through.
+
+    The hidden states z become lambda * z + (1 - lambda) * noise (Eq. 2 of the NIB paper) with
+    lambda = sigmoid(alpha) for each element and noise ~ N(0, 1). Adam fits alpha of each pair to
+
+        beta * mean(KL) - mean(cos),
+
+    KL being that of p(z_tilde given z) = N(lambda z, (1 - lambda)^2) from N(0, 1), averaged over
+    tokens and width, cos being averaged over the noise copies, the other embedding held fixed. Only
+    the blocks after the bottleneck run at each step. Padding has no part in the mean over tokens.
+
+    Differs from the released code: log (1 - lambda) is computed from alpha, so the KL is finite
+    where that code has -inf and drops it; the noise comes from a seed. Its parameter `var` changes
+    nothing there and does not exist here. What it calls layer 9 is the output of block 9, 10 here.
+
+    Args:
+        pixel_values: (batch, channels, height, width); one picture serves all captions.
+        input_ids: (batch, tokens), with begin and end.
+        attention_mask: (batch, tokens), 1 at tokens; None where nothing is padded.
+        layer: blocks run before the bottleneck, in both towers.
+        beta: weight of the KL, at least 0.
+        lr: learning rate of Adam, more than 0.
+        n_steps: of Adam, at least 1.
+        n_noise: noise copies a step, at least 1, drawn anew at each step.
+        alpha_init: where alpha starts: 5 lets 99.3 % of z through.
+        batch_size: rows of hidden states at once, pairs times noise copies; at least one pair
+            with all its copies.
+        seed: of the noise, which all pairs share: a pair scores the same in any batch.
+
+    Returns:
+        Scores, at least 0, in nats: the KL at the last alpha, summed over the width. They say how
+        much is used, not whether it raises the similarity.
+
+    Raises:
+        ValueError: a parameter out of its range, or batches that do not pair up.
+    """
+    for name, value in (("n_steps", n_steps), ("n_noise", n_noise), ("batch_size", batch_size)):
+        check_count(name, value)
+    if beta < 0 or not lr > 0:
+        raise ValueError(f"beta must be at least 0 and lr more than 0, got {beta} and {lr}")
+
+    def explain(pixel_values, input_ids, attention_mask):
+        image, text = cut(clip, pixel_values, input_ids, attention_mask, layer, layer)
+        with torch.no_grad():
+            image_embeds, text_embeds = image(image.hidden_states), text(text.hidden_states)
+        real = real_tokens(text, attention_mask)
+        every = real.new_ones(image.hidden_states.shape[:2])
+        scores = []
+        for split, targets, tokens in ((image, text_embeds, every), (text, image_embeds, real)):
+            noise = draw_noise(split.hidden_states, n_steps, n_noise, seed)
+            alpha = _fit(split, targets, tokens, noise, beta, lr, alpha_init)
+            scores.append(capacity(alpha, split.hidden_states).sum(-1))
+        similarity = cosine_similarity(image_embeds, text_embeds)
+        return to_scores(clip, pixel_values, real, similarity, *scores)
+
+    return over_pairs(explain, pixel_values, input_ids, attention_mask, max(1, batch_size // n_noise))
+
+
+def draw_noise(z: HiddenStates, n_steps: int, n_noise: int, seed: int) -> Tensor:
+    """Draw N(0, 1) for each step, copy, token and channel: (n_steps, n_noise, tokens, width).
+
+    Token after token from one generator, so that padding leaves the noise of a caption as it is;
+    in float32 on the CPU, so that every device and precision sees the same.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    _, tokens, width = z.shape
+    columns = [torch.randn(n_steps, n_noise, width, generator=generator) for _ in range(tokens)]
+    return torch.stack(columns, 2).to(z)
+
+
+def capacity(alpha: Tensor, z: HiddenStates) -> Tensor:
+    """Give KL[N(lambda z, (1 - lambda)^2) from N(0, 1)] of each element, in nats, lambda = sigmoid(alpha).
+
+    It is -log(1 - lambda) + ((1 - lambda)^2 + (lambda z)^2 - 1) / 2, and -log sigmoid(-alpha) is the
+    first term, finite for every finite alpha.
+    """
+    passed = torch.sigmoid(alpha)
+    return -logsigmoid(-alpha) + ((1 - passed) ** 2 + (passed * z) ** 2 - 1) / 2
+
+
+def _fit(
+    split: Split, targets: Embeds, tokens: Tensor, noise: Tensor, beta: float, lr: float, alpha_init: float
+) -> TokenScores:
+    """Fit alpha, (batch, tokens, width), of all pairs at once; Adam is element-wise, so pairs stay apart."""
+    z = split.hidden_states
+    elements = tokens.sum(1, keepdim=True)[..., None] * z.shape[-1]  # (batch, 1, 1)
+    weight = beta * tokens[..., None] / elements  # of each element in the mean over tokens and width
+    precision = torch.promote_types(z.dtype, torch.float32)  # Adam at a rate of 1 needs more than bfloat16
+    alpha = torch.full(z.shape, alpha_init, dtype=precision, device=z.device, requires_grad=True)
+    optimiser = torch.optim.Adam([alpha], lr=lr)
+    for copies in noise:  # (n_noise, tokens, width)
+        with torch.enable_grad():
+            passed = torch.sigmoid(alpha).to(z.dtype)
+            states = passed * z + (1 - passed) * copies[:, None]  # (n_noise, batch, tokens, width)
+            embeds = split(states.flatten(0, 1)).unflatten(0, (len(copies), -1))
+            similarity = cosine_similarity(embeds, targets[None], dim=-1)  # (n_noise, batch)
+            loss = (weight * capacity(alpha, z)).sum() - similarity.mean(0).sum()
+        (alpha.grad,) = torch.autograd.grad(loss, alpha)
+        optimiser.step()
+    return alpha.detach()

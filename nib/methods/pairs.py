@@ -1,0 +1,92 @@
+"""What the methods share: pairs in chunks, towers cut for each pair, scores put on the grid.
+
+Exports `over_pairs`, `cut`, `real_tokens` and `to_scores`.
+"""
+
+from collections.abc import Callable
+from dataclasses import fields
+
+import torch
+from torch import Tensor
+
+from nib.clip import HookedCLIP, Split
+from nib.methods.scores import Scores
+from nib.quadrature import check_count
+from nib.shapes import AttentionMask, InputIds, PairValues, PixelValues
+
+
+def over_pairs(
+    explain: Callable[..., Scores],
+    pixel_values: PixelValues,
+    input_ids: InputIds,
+    attention_mask: AttentionMask | None,
+    batch_size: int,
+) -> Scores:
+    """Call `explain(pixel_values, input_ids, attention_mask)` on some pairs at a time and join the scores.
+
+    Nothing a method computes for one pair depends on another, so chunks change the result only by
+    rounding; they bound memory.
+
+    Args:
+        pixel_values: (batch, channels, height, width), or one row that serves all captions.
+        batch_size: pairs at once.
+
+    Raises:
+        ValueError: the rows do not pair up, or `batch_size` is below 1.
+    """
+    check_count("batch_size", batch_size)
+    pictures, captions = len(pixel_values), len(input_ids)
+    if pictures not in (1, captions):
+        raise ValueError(f"pixel_values must have 1 or {captions} rows, one a caption, got {pictures}")
+    parts = []
+    for first in range(0, captions, batch_size):
+        rows = slice(first, first + batch_size)
+        own = pixel_values[rows] if pictures == captions else pixel_values
+        parts.append(explain(own, input_ids[rows], None if attention_mask is None else attention_mask[rows]))
+    values = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Scores)}
+    return Scores(**{name: None if column[0] is None else torch.cat(column) for name, column in values.items()})
+
+
+def cut(
+    clip: HookedCLIP,
+    pixel_values: PixelValues,
+    input_ids: InputIds,
+    attention_mask: AttentionMask | None,
+    image_layer: int,
+    text_layer: int,
+) -> tuple[Split, Split]:
+    """Cut both towers, with one row a pair; a picture that serves all captions is run once and repeated."""
+    image = clip.image.split(pixel_values, image_layer)
+    text = clip.text.split(input_ids, text_layer, attention_mask)
+    if len(image) != len(text):
+        image = image[torch.zeros(len(text), dtype=torch.long, device=input_ids.device)]
+    return image, text
+
+
+def real_tokens(text: Split, attention_mask: AttentionMask | None) -> Tensor:
+    """Say which tokens of the captions are not padding: (batch, tokens) boolean.
+
+    What follows the pooled token is padding even without a mask: a causal tower cannot see it.
+    """
+    positions = torch.arange(text.hidden_states.shape[1], device=text.pool_index.device)
+    real = positions <= text.pool_index[:, None]
+    return real if attention_mask is None else real & attention_mask.bool()
+
+
+def to_scores(
+    clip: HookedCLIP, pixel_values: PixelValues, real: Tensor, similarity: PairValues, image: Tensor, text: Tensor
+) -> Scores:
+    """Put scores of tokens on the grid and zero those of padding.
+
+    Args:
+        real: (batch, tokens) boolean, from `real_tokens`.
+        image: (batch, 1 + patches), the class token first, or (batch, grid_h, grid_w) without one.
+        text: (batch, tokens).
+    """
+    on_grid = image.ndim == 3
+    return Scores(
+        image=image if on_grid else image[:, 1:].unflatten(1, clip.grid(pixel_values)),
+        text=torch.where(real, text, 0.0),
+        similarity=similarity.detach(),
+        image_class=None if on_grid else image[:, 0],
+    )

@@ -1,0 +1,53 @@
+"""Saliency as it is cited: the gradient of the input (Simonyan et al., ICLR workshop 2014)."""
+
+from torch.nn.functional import avg_pool2d
+
+from nib.clip import HookedCLIP
+from nib.methods.gradients import similarity_gradients
+from nib.methods.pairs import over_pairs, real_tokens, to_scores
+from nib.methods.scores import Scores
+from nib.shapes import AttentionMask, InputIds, PixelValues
+
+
+def pixel_gradient(
+    clip: HookedCLIP,
+    pixel_values: PixelValues,
+    input_ids: InputIds,
+    attention_mask: AttentionMask | None = None,
+    *,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> Scores:
+    """Score pixels by the largest absolute gradient of the cosine over the channels, patches by their mean.
+
+    A word has no pixels: its score is the sum over the width of the absolute gradient with respect
+    to its token embedding. The other embedding is held fixed.
+
+    Differs from the released code, which has no such method: what it calls a saliency map is the
+    gradient of an attention (`saliency`).
+
+    Args:
+        pixel_values: (batch, channels, height, width); one picture serves all captions.
+        input_ids: (batch, tokens), with begin and end.
+        attention_mask: (batch, tokens), 1 at tokens; None where nothing is padded.
+        batch_size: pairs at once; bounds memory.
+        seed: unused, nothing here is random.
+
+    Returns:
+        Scores, at least 0: cosine per unit of a normalised pixel, or of an embedding. A class token
+        has no pixels and no score.
+
+    Raises:
+        ValueError: a parameter out of its range, or batches that do not pair up.
+    """
+    patch = clip.model.config.vision_config.patch_size
+
+    def explain(pixel_values, input_ids, attention_mask):
+        text = clip.text.split(input_ids, 0, attention_mask)
+        pixels = pixel_values.expand(len(text), -1, -1, -1)
+        similarity, *gradients = similarity_gradients(clip.image.embed, text, pixels, text.hidden_states)
+        image_scores = avg_pool2d(gradients[0].abs().amax(1), patch)  # (batch, grid_h, grid_w)
+        real = real_tokens(text, attention_mask)
+        return to_scores(clip, pixel_values, real, similarity, image_scores, gradients[1].abs().sum(-1))
+
+    return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)

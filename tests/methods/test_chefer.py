@@ -1,0 +1,45 @@
+import pytest
+import torch
+from plain import assert_scores, pairs, similarity
+
+import nib
+
+
+def plain_relevance(clip, side, target, start_layer):
+    """Roll out one step a block; None for the last block without the identity."""
+    attentions = []
+    embeds = side.embed(side.start(side.embeddings.detach().requires_grad_()), 0, attentions)
+    logit = clip.model.logit_scale.exp() * similarity(embeds, target)
+    gradients = torch.autograd.grad(logit.sum(), attentions)
+    positive = [(a.detach() * g)[0].clamp(min=0).mean(0) for a, g in zip(attentions, gradients)]
+    if start_layer is None:
+        return positive[-1][side.pooled]
+    total = torch.eye(len(positive[0]), dtype=torch.float64)
+    for relevance in positive[start_layer:]:
+        total += relevance @ total.clone()
+    return total[side.pooled]
+
+
+@pytest.mark.parametrize("start_layer", [None, 0, 2])
+def test_equals_the_formula(clip, pixel_values, tokens, start_layer):
+    scores = nib.METHODS["chefer"](clip, pixel_values, **tokens, start_layer=start_layer)
+    for index, _, _, image, text in pairs(clip, pixel_values, tokens):
+        of_image = plain_relevance(clip, image, text.target(), start_layer)
+        of_text = plain_relevance(clip, text, image.target(), start_layer)
+        assert_scores(scores, index, of_image, of_text)
+
+
+def test_rollout_of_the_last_block_adds_the_identity(clip, pixel_values, tokens):
+    last = nib.METHODS["chefer"](clip, pixel_values, **tokens)
+    rolled = nib.METHODS["chefer"](clip, pixel_values, **tokens, start_layer=3)
+    torch.testing.assert_close(rolled.image, last.image)
+    torch.testing.assert_close(rolled.image_class, last.image_class + 1)
+    added = rolled.text - last.text
+    torch.testing.assert_close(added.sum(1), torch.ones(3, dtype=torch.float64))
+    assert (added.argmax(1) == tokens["attention_mask"].sum(1) - 1).all()
+
+
+@pytest.mark.parametrize("start_layer", [-1, 4, 1.0, True])
+def test_rejects_a_start_layer_out_of_range(clip, pixel_values, tokens, start_layer):
+    with pytest.raises(ValueError, match="start_layer must be None or a whole number from 0 to 3"):
+        nib.METHODS["chefer"](clip, pixel_values, **tokens, start_layer=start_layer)

@@ -1,0 +1,44 @@
+import pytest
+import torch
+from plain import assert_scores, pairs, similarity
+
+import nib
+
+
+def plain_steps(side, target, n_steps, step_size):
+    path, gradients = [side.embeddings.detach()], []
+    for _ in range(n_steps):
+        x = path[-1].clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(similarity(side.embed(side.start(x)), target).sum(), x)
+        gradients.append(gradient)
+        path.append(path[-1] - step_size * torch.sign(gradient))
+    return -sum(((new - old) * g).sum(-1)[0] for old, new, g in zip(path, path[1:], gradients))
+
+
+@pytest.mark.parametrize(("n_steps", "step_size"), [(10, 0.01), (3, 0.05)])
+def test_equals_the_formula(clip, pixel_values, tokens, n_steps, step_size):
+    scores = nib.METHODS["mfaba"](clip, pixel_values, **tokens, n_steps=n_steps, step_size=step_size)
+    for index, _, _, image, text in pairs(clip, pixel_values, tokens):
+        of_image = plain_steps(image, text.target(), n_steps, step_size)
+        of_text = plain_steps(text, image.target(), n_steps, step_size)
+        assert_scores(scores, index, of_image, of_text)
+
+
+def test_scores_add_up_to_what_small_steps_take_away(clip, pixel_values, tokens):
+    scores = nib.METHODS["mfaba"](clip, pixel_values, **tokens, n_steps=2, step_size=1e-6)
+    _, _, _, image, text = next(pairs(clip, pixel_values, tokens))
+    x = image.embeddings.clone()
+    before = similarity(image.embed(image.start(x)), text.target())
+    for _ in range(2):
+        x = x.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(similarity(image.embed(image.start(x)), text.target()).sum(), x)
+        x = x - 1e-6 * gradient.sign()
+    after = similarity(image.embed(image.start(x)), text.target())
+    total = scores.image[0].sum() + scores.image_class[0]
+    torch.testing.assert_close(total, (before - after)[0], rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(("parameters", "message"), [({"n_steps": 0}, "n_steps"), ({"step_size": 0.0}, "step_size")])
+def test_rejects_bad_parameters(clip, pixel_values, tokens, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        nib.METHODS["mfaba"](clip, pixel_values, **tokens, **parameters)

@@ -1,0 +1,115 @@
+"""NIB scores a pair the same way alone and in a batch, and says how far its sums miss."""
+
+from dataclasses import fields
+
+import pytest
+import torch
+from torch.nn.functional import cosine_similarity
+from torch.testing import assert_close
+
+from nib.methods import Scores
+from nib.methods.nib import nib
+
+PRECISE = dict(atol=1e-10, rtol=0)
+PATH = dict(layer=2, n_steps=4)
+
+
+@pytest.fixture(scope="module")
+def scores(clip, pixel_values, tokens):
+    return nib(clip, pixel_values, **tokens, **PATH)
+
+
+def test_shapes(scores, tokens):
+    assert scores.image.shape == (3, 5, 5)
+    assert scores.text.shape == tokens["input_ids"].shape
+    for name in ("similarity", "image_class", "image_gap", "text_gap"):
+        assert getattr(scores, name).shape == (3,)
+    assert not any(getattr(scores, field.name).requires_grad for field in fields(Scores))
+
+
+@pytest.mark.parametrize("mask", [True, False], ids=["mask", "no_mask"])
+def test_batch_equals_its_pairs(clip, pixel_values, tokens, scores, mask):
+    for pair, length in enumerate(tokens["attention_mask"].sum(1).tolist()):
+        ids = tokens["input_ids"][[pair], :length]  # alone, a caption needs no padding
+        alone = nib(clip, pixel_values[[pair]], ids, torch.ones_like(ids) if mask else None, **PATH)
+        assert_close(scores.text[pair, :length], alone.text[0], **PRECISE)
+        for name in ("image", "similarity", "image_class", "image_gap", "text_gap"):
+            assert_close(getattr(scores, name)[pair], getattr(alone, name)[0], **PRECISE)
+
+
+def test_nothing_at_padding(scores, tokens):
+    padding = tokens["attention_mask"] == 0
+    assert padding.any()
+    assert (scores.text[padding] == 0).all()
+    assert (scores.text[~padding] != 0).all()
+
+
+def test_nothing_after_the_end_token_without_a_mask(clip, pixel_values, tokens, scores):
+    unmasked = nib(clip, pixel_values, tokens["input_ids"], **PATH)  # padded with end tokens
+    assert (unmasked.text[tokens["attention_mask"] == 0] == 0).all()
+    assert_close(unmasked.text, scores.text, **PRECISE)
+
+
+def test_word_that_the_mask_hides(clip, pixel_values, tokens):
+    ids, mask = tokens["input_ids"], tokens["attention_mask"].clone()
+    mask[1, 2] = 0
+    hidden = nib(clip, pixel_values, ids, mask, **PATH)
+    expected = cosine_similarity(clip.image.embed(pixel_values), clip.text.embed(ids, mask))
+    assert_close(hidden.similarity, expected, **PRECISE)
+    assert hidden.text[1, 2] == 0
+    assert hidden.text[1, 3] != 0
+
+
+def test_repeated_word_is_scored_at_each_place(tokens, scores):
+    assert tokens["input_ids"][1, 2] == tokens["input_ids"][1, 6]
+    assert abs(scores.text[1, 2] - scores.text[1, 6]) > 1e-6
+
+
+def test_shared_picture_equals_pairs(clip, pixel_values, tokens):
+    shared = nib(clip, pixel_values[:1], **tokens, **PATH)
+    pairs = nib(clip, pixel_values[:1].expand(3, -1, -1, -1), **tokens, **PATH)
+    for field in fields(Scores):
+        assert_close(getattr(shared, field.name), getattr(pairs, field.name), **PRECISE)
+
+
+def test_runs_repeat_bit_for_bit(clip, pixel_values, tokens, scores):
+    again = nib(clip, pixel_values, **tokens, **PATH, seed=1)
+    assert all(torch.equal(getattr(again, field.name), getattr(scores, field.name)) for field in fields(Scores))
+
+
+@pytest.mark.parametrize("lambda_min", [0.0, 0.2])
+def test_gaps_and_class_token(clip, pixel_values, tokens, lambda_min):
+    scores = nib(clip, pixel_values, **tokens, **PATH, lambda_min=lambda_min)
+    image = clip.image.split(pixel_values, 2)
+    text = clip.text.split(tokens["input_ids"], 2, tokens["attention_mask"])
+    image_embeds, text_embeds = clip.image.embed(pixel_values), clip.text.embed(*tokens.values())
+    similarity = cosine_similarity(image_embeds, text_embeds)
+    image_start = cosine_similarity(image(lambda_min * image.hidden_states), text_embeds)
+    text_start = cosine_similarity(image_embeds, text(lambda_min * text.hidden_states))
+    image_sum = scores.image.sum((1, 2)) + scores.image_class
+    assert_close(scores.similarity, similarity, **PRECISE)
+    assert_close(scores.image_gap, image_sum - (similarity - image_start), **PRECISE)
+    assert_close(scores.text_gap, scores.text.sum(1) - (similarity - text_start), **PRECISE)
+    assert (scores.image_gap.abs() > 1e-4).all()  # four steps are few
+
+
+def test_scores_add_up_with_many_nodes(clip, pixel_values, tokens):
+    path = dict(layer=2, n_steps=64, quadrature="gausslegendre", lambda_min=0.1)
+    scores = nib(clip, pixel_values[:1], tokens["input_ids"][:1, :4], **path)
+    assert max(scores.image_gap.abs().item(), scores.text_gap.abs().item()) < 1e-6
+    assert scores.image_class.abs().item() > 1e-3  # the map alone would not add up
+
+
+@pytest.mark.parametrize("pictures", [0, 2])
+def test_batches_that_do_not_pair_up(clip, pixel_values, tokens, pictures):
+    with pytest.raises(ValueError, match=f"pixel_values must have 1 or 3 rows, one a caption, got {pictures}"):
+        nib(clip, pixel_values[:pictures], **tokens, **PATH)
+
+
+@pytest.mark.parametrize(
+    "bad", [dict(layer=5), dict(n_steps=0), dict(lambda_min=1.0), dict(batch_size=0), dict(quadrature="simpson")]
+)
+def test_parameter_out_of_range(clip, pixel_values, tokens, bad):
+    (name,) = bad
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        nib(clip, pixel_values, **tokens, **(PATH | bad))

@@ -1,0 +1,236 @@
+"""`attribute` takes what people have, checks all of it first, and adds up."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import CAPTIONS
+from PIL import Image
+from torch.nn.functional import cosine_similarity
+
+import nib
+from nib.inputs import to_pixel_values, to_tokens
+from nib.result import to_heatmap
+
+PATH = dict(layer=2, n_steps=3)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    rng = np.random.default_rng(0)
+    return [Image.fromarray(rng.integers(0, 256, (70, 64, 3), dtype=np.uint8)) for _ in range(3)]
+
+
+@pytest.fixture(scope="module")
+def pairs(clip, pictures):
+    return nib.attribute(clip, pictures, CAPTIONS, **PATH)
+
+
+def assert_same(one, other):
+    assert one.words == other.words
+    for name in ("image_scores", "token_scores", "word_scores"):
+        np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-10)
+    for name in ("similarity", "image_class_score", "image_gap", "text_gap"):
+        assert getattr(one, name) == pytest.approx(getattr(other, name), abs=1e-10)
+    assert np.array_equal(one.picture, other.picture)
+
+
+def test_one_picture_and_one_caption(clip, pictures, pairs):
+    result = nib.attribute(clip, pictures[1], CAPTIONS[1], **PATH)
+    assert isinstance(result, nib.Attribution)
+    assert_same(result, pairs[1])
+    assert result.image_scores.shape == (5, 5)
+    assert result.picture.shape == (60, 60, 3)
+    assert (result.text, result.method) == (CAPTIONS[1], "nib")
+    assert result.parameters == PATH | dict(quadrature="riemann_right", lambda_min=0.0, batch_size=64, seed=0)
+    assert result.words == CAPTIONS[1].split()
+    assert len(result.tokens) == len(result.token_scores) == len(result.words) + 2
+
+
+@pytest.mark.parametrize("collect", [list, tuple])
+def test_lists_are_pairs(clip, pictures, pairs, collect):
+    results = nib.attribute(clip, collect(pictures[:2]), collect(CAPTIONS[:2]), **PATH)
+    assert [result.text for result in results] == CAPTIONS[:2]
+    for result, pair in zip(results, pairs):
+        assert_same(result, pair)
+    assert_same(*nib.attribute(clip, pictures[:1], CAPTIONS[:1], **PATH), pairs[0])
+
+
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_one_picture_with_many_captions(clip, pictures, batch_size):
+    results = nib.attribute(clip, pictures[0], CAPTIONS, batch_size=batch_size, **PATH)
+    pairs = nib.attribute(clip, [pictures[0]] * 3, CAPTIONS, **PATH)
+    assert len(results) == 3
+    for result, pair in zip(results, pairs):
+        assert_same(result, pair)
+
+
+def test_one_caption_with_many_pictures(clip, pictures):
+    results = nib.attribute(clip, pictures, CAPTIONS[1], **PATH)
+    pairs = nib.attribute(clip, pictures, [CAPTIONS[1]] * 3, **PATH)
+    assert len(results) == 3
+    for result, pair in zip(results, pairs):
+        assert_same(result, pair)
+
+
+def test_list_of_one_gives_a_list(clip, pictures):
+    for images, texts in (([pictures[0]], "a cat"), (pictures[0], ["a cat"]), ([pictures[0]], ["a cat"])):
+        results = nib.attribute(clip, images, texts, **PATH)
+        assert isinstance(results, list)
+        assert len(results) == 1
+
+
+def test_columns_of_a_data_set(clip):
+    data = nib.datasets.load("scenes", limit=2)
+    results = nib.attribute(clip, data["image"], data["text"], **PATH)
+    assert [result.text for result in results] == list(data["text"])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 1000])
+def test_batch_size_changes_nothing(clip, pictures, pairs, batch_size):
+    for result, pair in zip(nib.attribute(clip, pictures, CAPTIONS, batch_size=batch_size, **PATH), pairs):
+        assert_same(result, pair)
+
+
+def test_similarity_is_the_models(clip, pictures, pairs):
+    pixel_values = torch.cat([to_pixel_values(clip, picture) for picture in pictures])
+    input_ids, attention_mask, _ = to_tokens(clip, CAPTIONS)
+    output = clip.model(input_ids=input_ids, pixel_values=pixel_values, attention_mask=attention_mask)
+    cosines = output.logits_per_image / clip.model.logit_scale.exp()
+    np.testing.assert_allclose([pair.similarity for pair in pairs], cosines.diagonal(), atol=1e-10)
+
+
+def test_gaps_say_how_far_the_scores_miss(clip, pictures, pairs):
+    pixel_values = torch.cat([to_pixel_values(clip, picture) for picture in pictures])
+    input_ids, attention_mask, _ = to_tokens(clip, CAPTIONS)
+    image, text = clip.image.split(pixel_values, 2), clip.text.split(input_ids, 2, attention_mask)
+    image_embeds, text_embeds = image(image.hidden_states), text(text.hidden_states)
+    image_start = cosine_similarity(image(0 * image.hidden_states), text_embeds)
+    text_start = cosine_similarity(image_embeds, text(0 * text.hidden_states))
+    for pair, image_zero, text_zero in zip(pairs, image_start.tolist(), text_start.tolist()):
+        image_sum, text_sum = pair.image_scores.sum() + pair.image_class_score, pair.token_scores.sum()
+        assert pair.image_gap == pytest.approx(image_sum - (pair.similarity - image_zero), abs=1e-10)
+        assert pair.text_gap == pytest.approx(text_sum - (pair.similarity - text_zero), abs=1e-10)
+
+
+def test_words_begin_and_end_add_up_to_the_tokens(pairs):
+    for pair in pairs:
+        assert len(pair.word_scores) == len(pair.words)
+        total = pair.word_scores.sum() + pair.begin_score + pair.end_score
+        assert total == pytest.approx(pair.token_scores.sum(), abs=1e-12)
+    pieces = pairs[2].token_scores[2:11]  # of "hippopotamus"
+    assert pairs[2].tokens[2:11] == ["h", "i", "pp", "op", "o", "t", "a", "mu", "s"]
+    assert pairs[2].word_scores[1] == pytest.approx(pieces.sum(), abs=1e-12)
+
+
+def test_result_is_ready_for_json(pairs):
+    values = json.loads(json.dumps(pairs[0].to_dict()))
+    assert "picture" not in values
+    assert values["words"] == ["a", "cat"]
+    assert values["parameters"]["layer"] == 2
+    np.testing.assert_array_equal(values["image_scores"], pairs[0].image_scores)
+
+
+def test_heat_map(pairs):
+    heatmap = pairs[0].heatmap()
+    assert heatmap.shape == (60, 60)
+    assert (heatmap.min(), heatmap.max()) == (0, 1)
+    assert pairs[0].heatmap((10, 20)).shape == (10, 20)
+    coarse = pairs[0].heatmap((5, 5))
+    scores = pairs[0].image_scores
+    np.testing.assert_allclose(coarse, (scores - scores.min()) / np.ptp(scores), atol=1e-12)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, -2.0])
+def test_constant_map_masks_nothing(value):
+    maps = torch.full((2, 5, 5), value, dtype=torch.float64)
+    maps[1, 2, 3] += 1
+    flat, other = to_heatmap(maps, (33, 47))
+    assert (flat == 1).all()
+    assert (other.min(), other.max()) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("pictures_", "captions", "counts"),
+    [(2, CAPTIONS, "2 and 3"), (3, CAPTIONS[:1], "3 and 1"), (1, CAPTIONS, "1 and 3"), (0, [], "0 and 0")],
+)
+def test_lists_of_unequal_length(clip, pictures, pictures_, captions, counts):
+    with pytest.raises(ValueError, match=f"lists of the same length, at least 1; got {counts}"):
+        nib.attribute(clip, pictures[:pictures_], captions, **PATH)
+
+
+def test_empty_lists(clip, pictures):
+    for images, texts in (([], CAPTIONS), (pictures, []), ([], "a cat"), (pictures[0], [])):
+        with pytest.raises(ValueError, match="at least 1; got"):
+            nib.attribute(clip, images, texts, **PATH)
+
+
+def test_unknown_method_lists_the_known_ones(clip, pictures):
+    with pytest.raises(KeyError, match=r"method must be one of \[.*'nib'.*\], got 'nip'"):
+        nib.attribute(clip, pictures[0], "a cat", method="nip")
+
+
+def test_unknown_parameter_lists_the_known_ones(clip, pictures):
+    with pytest.raises(TypeError, match=r"nib has no parameter nsteps, steps; it has .*lambda_min, layer, n_steps"):
+        nib.attribute(clip, pictures[0], "a cat", steps=3, nsteps=3)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Count the calls of a method that must not be reached."""
+    calls = []
+
+    def never(clip, pixel_values, input_ids, attention_mask=None, *, layer=9, batch_size=64):
+        calls.append(pixel_values)
+
+    monkeypatch.setitem(nib.METHODS, "never", never)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("last_picture", "last_caption", "error"),
+    [
+        ("no_such_file.png", "a cat", FileNotFoundError),
+        (np.full((60, 60, 3), np.nan), "a cat", ValueError),
+        (torch.zeros(3, 3), "a cat", ValueError),
+        (None, "a cat", TypeError),
+        (Image.new("L", (60, 60)), " ", ValueError),
+        (Image.new("L", (60, 60)), "a cat " * 20, ValueError),
+        (Image.new("L", (60, 60)), 7, TypeError),
+    ],
+)
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_bad_last_item_is_found_before_any_work(clip, pictures, calls, last_picture, last_caption, error, batch_size):
+    options = dict(method="never", layer=2, batch_size=batch_size)
+    with pytest.raises(error):
+        nib.attribute(clip, [*pictures[:2], last_picture], ["a cat", "a dog", last_caption], **options)
+    with pytest.raises(error):
+        nib.attribute(clip, last_picture, ["a cat", last_caption], **options)
+    assert not calls
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_pixel_values_of_two_shapes_are_found_before_any_work(clip, pixel_values, calls, batch_size):
+    images = [*pixel_values, torch.zeros(3, 48, 72)]
+    with pytest.raises(ValueError, match="must have one shape"):
+        nib.attribute(clip, images, "a cat", method="never", layer=2, batch_size=batch_size)
+    assert not calls
+
+
+@pytest.mark.parametrize(
+    "options", [dict(layer=5), dict(layer=-1), dict(layer=2, batch_size=0), dict(layer=2, batch_size=-1)]
+)
+def test_bad_option_is_found_before_any_work(clip, pictures, calls, options):
+    with pytest.raises(ValueError, match=r"must be a whole number .* got"):
+        nib.attribute(clip, pictures, CAPTIONS, method="never", **options)
+    assert not calls
+
+
+def test_long_caption_is_cut_when_asked_to(clip, pictures):
+    with pytest.warns(UserWarning, match="its end is cut off") as warned:
+        result = nib.attribute(clip, pictures[0], "a cat " * 20, truncate=True, **PATH)
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
+    assert len(result.tokens) == 32
+    assert result.words == ["a", "cat"] * 15

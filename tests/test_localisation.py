@@ -1,0 +1,84 @@
+"""The pointing game by hand, and the interval of a mean that is known."""
+
+import numpy as np
+import pytest
+import torch
+
+from nib.metrics import bootstrap_interval, pointing_game
+
+
+def mask(*boxes, size=6):
+    masks = torch.zeros(len(boxes), size, size, dtype=torch.bool)
+    for image, (rows, columns) in zip(masks, boxes):
+        image[rows, columns] = True
+    return masks
+
+
+LEFT, RIGHT, TOP_LEFT = (slice(0, 6), slice(0, 3)), (slice(0, 6), slice(3, 6)), (slice(0, 3), slice(0, 3))
+
+
+def test_highest_patch_points():
+    scores = torch.tensor([[[9.0, 1.0], [2.0, 3.0]]]).expand(3, -1, -1)
+    assert pointing_game(scores, mask(LEFT, RIGHT, TOP_LEFT)).tolist() == [1, 0, 1]
+    assert pointing_game(-scores, mask(LEFT, RIGHT, TOP_LEFT)).tolist() == [0, 1, 0]  # the top right is least bad
+
+
+def test_map_is_upsampled_before_it_points():
+    # Two by two becomes six by six: the corner patch is highest in its corner pixel and its neighbours outside.
+    scores = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]).expand(2, -1, -1)
+    corner, centre = mask((slice(0, 1), slice(0, 1)), (slice(2, 4), slice(2, 4)))
+    share, none = pointing_game(scores, torch.stack([corner, centre])).tolist()
+    assert none == 0
+    assert share == pytest.approx(1 / 4)  # four pixels lie outside the outermost patch centres and share the maximum
+
+
+def test_ties_are_shared():
+    scores = torch.tensor([[[5.0, 5.0], [0.0, 0.0]], [[1.0, 1.0], [1.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    assert pointing_game(scores, mask(LEFT, TOP_LEFT, LEFT)).tolist() == [0.5, 0.25, 0.5]
+
+
+def test_mask_may_be_of_numbers_and_of_any_size():
+    scores = torch.tensor([[[9.0, 1.0], [2.0, 3.0]]], dtype=torch.bfloat16)
+    assert pointing_game(scores, mask((slice(0, 25), slice(0, 19)), size=50).int()[:, :, :37]).tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("scores", "masks"), [((5, 5), (1, 6, 6)), ((1, 5, 5), (6, 6)), ((2, 5, 5), (3, 6, 6)), ((1, 1, 5, 5), (1, 6, 6))]
+)
+def test_shapes_that_do_not_fit(scores, masks):
+    with pytest.raises(ValueError, match="scores and masks must be"):
+        pointing_game(torch.zeros(scores), torch.ones(masks, dtype=torch.bool))
+
+
+def test_empty_mask():
+    with pytest.raises(ValueError, match="every mask must have at least one pixel"):
+        pointing_game(torch.ones(2, 5, 5), mask(LEFT, (slice(0, 0), slice(0, 0))))
+
+
+def test_interval_of_known_data():
+    values = np.random.default_rng(0).normal(3, 2, 400)
+    low, high = bootstrap_interval(values)
+    half = 1.96 * values.std() / np.sqrt(400)
+    assert low == pytest.approx(values.mean() - half, abs=0.15 * half)
+    assert high == pytest.approx(values.mean() + half, abs=0.15 * half)
+
+
+def test_interval_of_shares_stays_within_them():
+    low, high = bootstrap_interval([0, 1, 1, 1])
+    assert 0 <= low < 0.75 < high <= 1
+
+
+def test_interval_repeats_and_depends_on_the_seed():
+    values = np.arange(20.0) ** 2
+    assert bootstrap_interval(values) == bootstrap_interval(values)
+    assert bootstrap_interval(values) != bootstrap_interval(values, seed=1)
+
+
+def test_interval_of_one_value_throughout():
+    assert bootstrap_interval([2.5, 2.5, 2.5]) == (2.5, 2.5)
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0, np.nan], [1.0, np.inf], [[1.0, 2.0], [3.0, 4.0]]])
+def test_values_without_an_interval(values):
+    with pytest.raises(ValueError, match="at least 2 finite numbers"):
+        bootstrap_interval(values)

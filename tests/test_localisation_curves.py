@@ -1,0 +1,89 @@
+import itertools
+
+import pytest
+import torch
+
+from nib.metrics import auc, energy_inside, pointing_game
+from nib.plotting import upsample
+
+
+@pytest.fixture
+def scores():
+    return torch.randn(3, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.fixture
+def masks():
+    masks = torch.zeros(3, 10, 9, dtype=torch.bool)
+    masks[0, :4, :4] = True
+    masks[1, 2:9, 5:] = True
+    masks[2, 9, 8] = True
+    return masks
+
+
+def plain_auc(large, mask):
+    pairs = list(itertools.product(large[mask].tolist(), large[~mask].tolist()))
+    equal = [abs(a - b) < 1e-9 for a, b in pairs]  # interpolation rounds
+    wins = [0.5 if same else a > b for same, (a, b) in zip(equal, pairs)]
+    return sum(wins) / len(wins)
+
+
+def test_auc_counts_pairs_of_pixels(scores, masks):
+    expected = [plain_auc(large, mask) for large, mask in zip(upsample(scores, (10, 9)), masks)]
+    torch.testing.assert_close(auc(scores, masks), torch.tensor(expected, dtype=torch.float64))
+
+
+def test_auc_counts_ties_half(masks):
+    coarse = torch.tensor([[0.0, 1.0], [0.0, 0.0]]).expand(3, -1, -1)
+    expected = [plain_auc(upsample(coarse.double(), (10, 9))[0], mask) for mask in masks]
+    torch.testing.assert_close(auc(coarse, masks), torch.tensor(expected, dtype=torch.float64))
+
+
+def test_auc_of_a_perfect_an_inverted_and_a_constant_map(masks):
+    perfect = masks[:2].double()
+    assert auc(perfect, masks[:2]).tolist() == [1, 1]
+    assert auc(-perfect, masks[:2]).tolist() == [0, 0]
+    assert auc(torch.full((3, 5, 5), 0.3), masks).tolist() == [0.5, 0.5, 0.5]
+    assert auc(torch.zeros(3, 5, 5), masks).tolist() == [0.5, 0.5, 0.5]
+
+
+def test_auc_depends_on_the_scale_in_no_way(scores, masks):
+    torch.testing.assert_close(auc(1e-7 * scores, masks), auc(scores, masks))
+    torch.testing.assert_close(auc(scores, masks) + auc(-scores, masks), torch.ones(3, dtype=torch.float64))
+
+
+def test_energy_is_the_positive_mass_inside(scores, masks):
+    large = upsample(scores, (10, 9)).clamp(min=0)
+    expected = torch.stack([(image * mask).sum() / image.sum() for image, mask in zip(large, masks)])
+    torch.testing.assert_close(energy_inside(scores, masks), expected)
+
+
+def test_energy_of_a_map_without_positive_scores_is_the_area(masks):
+    area = masks.double().mean((1, 2))
+    for value in (-1.0, 0.0, 0.3):
+        torch.testing.assert_close(energy_inside(torch.full((3, 5, 5), value), masks), area)
+    assert energy_inside(masks.double(), masks).tolist() == [1, 1, 1]
+
+
+def test_flat_maps_stay_flat_when_they_are_upsampled():
+    masks = torch.zeros(1, 60, 60, dtype=torch.bool)
+    masks[0, :30] = True
+    flat = torch.full((1, 5, 5), 0.3, dtype=torch.float64)
+    assert upsample(flat, (60, 60)).unique().numel() > 1  # why the measures round
+    assert pointing_game(flat, masks).tolist() == [0.5]
+    assert auc(flat, masks).tolist() == [0.5]
+
+
+@pytest.mark.parametrize("measure", [auc, energy_inside])
+def test_rejects_masks_that_do_not_fit(measure, scores, masks):
+    with pytest.raises(ValueError, match="scores and masks must be"):
+        measure(scores[:2], masks)
+    with pytest.raises(ValueError, match="at least one pixel"):
+        measure(scores, torch.zeros_like(masks))
+    with pytest.raises(ValueError, match="scores must be finite"):
+        measure(scores * torch.nan, masks)
+
+
+def test_auc_needs_background(scores, masks):
+    with pytest.raises(ValueError, match="at least one pixel of background"):
+        auc(scores, torch.ones_like(masks))

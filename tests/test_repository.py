@@ -1,0 +1,77 @@
+"""The files around the code agree with one another and with the code."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
+
+
+def normalise(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.fixture(scope="module")
+def lock() -> dict[str, str]:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    return {normalise(line.split("==")[0]): line.split("==")[1] for line in lines if "==" in line}
+
+
+def test_the_lock_pins_every_line_exactly():
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    assert all(line.startswith("#") or re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
+
+
+def test_pyproject_agrees_with_the_lock(lock):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    pins = [requirement.split("==") for group in groups for requirement in group]
+    assert {normalise(name): version for name, version in pins}.items() <= lock.items()
+
+
+def test_the_conda_environment_agrees_with_the_lock_and_names_all_of_pyproject(lock):
+    pins = [entry.split("=") for entry in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]]
+    named = {normalise(CONDA_NAMES.get(name, name)): version for name, version in pins if name != "python"}
+    assert named.items() <= lock.items()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    assert {normalise(requirement.split("==")[0]) for group in groups for requirement in group} == set(named)
+
+
+def test_every_package_folder_is_installed():
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {str(path.parent.relative_to(ROOT)).replace("/", ".") for path in ROOT.glob("nib/**/__init__.py")}
+    assert folders == set(packages)
+
+
+def test_the_example_of_the_readme_runs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (example, *_) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    names: dict = {}
+    exec(example, names)
+    assert names["result"].similarity == pytest.approx(names["results"][0].similarity, abs=1e-5)
+
+
+def test_the_readme_names_every_notebook_and_every_picture_it_shows_exists():
+    readme = (ROOT / "README.md").read_text()
+    for path in ROOT.glob("notebooks/[0-9]*.ipynb"):
+        assert path.stem in readme
+    for link in re.findall(r"\]\(([^)#:]+)\)", readme):
+        assert (ROOT / link).exists(), link
+
+
+def test_the_model_card_states_the_measured_scores():
+    card = (ROOT / "data/mini_clip/README.md").read_text()
+    for line in (ROOT / "data/mini_clip/scores.csv").read_text().splitlines()[1:]:
+        split, metric, _, value, low, high, _ = line.split(",")
+        assert f"| {split} | {metric} | {float(value):.3f} | {float(low):.3f} to {float(high):.3f} |" in card
+
+
+def test_the_repository_stays_small():
+    kept = [*ROOT.glob("data/**/*"), *ROOT.glob("figures/*"), *ROOT.glob("notebooks/*")]
+    sizes = [path.stat().st_size for path in kept if path.is_file() and "checkpoints" not in path.parts]
+    assert sum(sizes) < 30e6
