@@ -1,6 +1,6 @@
 """Gradients of the similarity with respect to something in each tower, both in one pass.
 
-Exports `similarity_gradients` and `token_embeddings`.
+Exports `similarity_gradients`, `explain_inputs` and `token_embeddings`.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from nib.clip import HookedCLIP
-from nib.shapes import HiddenStates, InputIds, PairValues
+from nib.methods.pairs import over_pairs, real_tokens, to_scores
+from nib.methods.scores import Scores
+from nib.shapes import AttentionMask, HiddenStates, InputIds, PairValues, PixelValues
 
 
 def similarity_gradients(
@@ -35,6 +37,32 @@ def similarity_gradients(
     with torch.enable_grad():
         similarity = cosine_similarity(embed_image(inputs[0]), embed_text(inputs[1]))
     return similarity.detach(), *torch.autograd.grad(similarity.sum(), inputs)
+
+
+def explain_inputs(
+    clip: HookedCLIP,
+    pixel_values: PixelValues,
+    input_ids: InputIds,
+    attention_mask: AttentionMask | None,
+    score: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
+    batch_size: int,
+) -> Scores:
+    """Score patches and tokens by pixels, token embeddings and the gradients of the cosine in both.
+
+    Args:
+        score: from pixels, token embeddings, and the gradients in the shapes of the two, to patch
+            scores (batch, grid_h, grid_w) and token scores (batch, tokens).
+        batch_size: pairs at once.
+    """
+
+    def explain(pixel_values, input_ids, attention_mask):
+        text = clip.text.split(input_ids, 0, attention_mask)
+        pixels = pixel_values.expand(len(text), -1, -1, -1)
+        similarity, *gradients = similarity_gradients(clip.image.embed, text, pixels, text.hidden_states)
+        scores = score(pixels, token_embeddings(clip, input_ids), *gradients)
+        return to_scores(clip, pixel_values, real_tokens(text, attention_mask), similarity, *scores)
+
+    return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
 
 
 @torch.no_grad()

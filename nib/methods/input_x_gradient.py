@@ -3,8 +3,7 @@
 from torch.nn.functional import avg_pool2d
 
 from nib.clip import HookedCLIP
-from nib.methods.gradients import similarity_gradients, token_embeddings
-from nib.methods.pairs import over_pairs, real_tokens, to_scores
+from nib.methods.gradients import explain_inputs
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, InputIds, PixelValues
 
@@ -43,12 +42,8 @@ def input_x_gradient(
     """
     patch = clip.model.config.vision_config.patch_size
 
-    def explain(pixel_values, input_ids, attention_mask):
-        text = clip.text.split(input_ids, 0, attention_mask)
-        pixels = pixel_values.expand(len(text), -1, -1, -1)
-        similarity, *gradients = similarity_gradients(clip.image.embed, text, pixels, text.hidden_states)
-        image_scores = avg_pool2d((pixels * gradients[0]).sum(1), patch) * patch**2  # (batch, grid_h, grid_w)
-        text_scores = (token_embeddings(clip, input_ids) * gradients[1]).sum(-1)
-        return to_scores(clip, pixel_values, real_tokens(text, attention_mask), similarity, image_scores, text_scores)
+    def score(pixels, embeddings, pixel_gradients, embedding_gradients):
+        patches = avg_pool2d((pixels * pixel_gradients).sum(1), patch) * patch**2
+        return patches, (embeddings * embedding_gradients).sum(-1)
 
-    return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
+    return explain_inputs(clip, pixel_values, input_ids, attention_mask, score, batch_size)

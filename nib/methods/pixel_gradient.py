@@ -3,8 +3,7 @@
 from torch.nn.functional import avg_pool2d
 
 from nib.clip import HookedCLIP
-from nib.methods.gradients import similarity_gradients
-from nib.methods.pairs import over_pairs, real_tokens, to_scores
+from nib.methods.gradients import explain_inputs
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, InputIds, PixelValues
 
@@ -42,12 +41,7 @@ def pixel_gradient(
     """
     patch = clip.model.config.vision_config.patch_size
 
-    def explain(pixel_values, input_ids, attention_mask):
-        text = clip.text.split(input_ids, 0, attention_mask)
-        pixels = pixel_values.expand(len(text), -1, -1, -1)
-        similarity, *gradients = similarity_gradients(clip.image.embed, text, pixels, text.hidden_states)
-        image_scores = avg_pool2d(gradients[0].abs().amax(1), patch)  # (batch, grid_h, grid_w)
-        real = real_tokens(text, attention_mask)
-        return to_scores(clip, pixel_values, real, similarity, image_scores, gradients[1].abs().sum(-1))
+    def score(pixels, embeddings, pixel_gradients, embedding_gradients):
+        return avg_pool2d(pixel_gradients.abs().amax(1), patch), embedding_gradients.abs().sum(-1)
 
-    return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
+    return explain_inputs(clip, pixel_values, input_ids, attention_mask, score, batch_size)
