@@ -1,10 +1,10 @@
 """From pictures and sentences to `Attribution`s: the front door of `nib`.
 
-Exports `attribute`.
+Exports `attribute` and `check_method`.
 """
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ def attribute(
         ValueError: lists of unequal or zero length, or bad input; raised before any work.
     """
     check_count("batch_size", batch_size)
-    function, parameters = _check_method(method, {"batch_size": batch_size, **parameters})
+    function, parameters = check_method(clip, method, {"batch_size": batch_size, **parameters})
     single = not _is_list(images) and not _is_list(texts)
     pictures = list(images) if _is_list(images) else [images]
     captions = list(texts) if _is_list(texts) else [texts] * len(pictures)
@@ -61,9 +61,6 @@ def attribute(
         raise ValueError(
             f"images and texts must be lists of the same length, at least 1; got {len(pictures)} and {len(captions)}"
         )
-    if "layer" in parameters:
-        clip.image.check_layer(parameters["layer"])
-        clip.text.check_layer(parameters["layer"])
     tokens = to_tokens(clip, captions, truncate)
     step = len(captions) if shares_picture else batch_size
     starts = range(0, len(captions), step)
@@ -124,8 +121,14 @@ def _to_attribution(scores: Scores, index, picture, caption, words, method, para
     )
 
 
-def _check_method(method: str, parameters: dict) -> tuple:
-    """Find the method and make sure that it knows every parameter."""
+def check_method(clip: HookedCLIP, method: str, parameters: dict) -> tuple[Callable[..., Scores], dict]:
+    """Find the method, make sure that it knows every parameter, and fill in its defaults.
+
+    Raises:
+        KeyError: unknown method.
+        TypeError: unknown parameter.
+        ValueError: a layer that one of the towers does not have.
+    """
     if method not in METHODS:
         raise KeyError(f"method must be one of {sorted(METHODS)}, got {method!r}")
     signature = inspect.signature(METHODS[method])
@@ -137,4 +140,8 @@ def _check_method(method: str, parameters: dict) -> tuple:
     if unknown:
         raise TypeError(f"{method} has no parameter {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     defaults = {name: p.default for name, p in known.items()}
-    return METHODS[method], {**defaults, **parameters}
+    parameters = {**defaults, **parameters}
+    if "layer" in parameters:
+        clip.image.check_layer(parameters["layer"])
+        clip.text.check_layer(parameters["layer"])
+    return METHODS[method], parameters

@@ -3,7 +3,8 @@
 Exports `load`, `HookedCLIP`, `Tower` and `Split`. A tower is cut once: the blocks before the cut
 run without gradients, the rest is a function of the hidden states. Nothing of transformers'
 forwards is written again: the blocks are called with the very arguments that they get in a real
-forward pass, which a hook captures and which stops there.
+forward pass, which a hook captures and which stops there. Only the last block is run in a shorter
+form of our own, where that gives the same; see `nib.last_block`.
 """
 
 import warnings
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
 
+from nib import last_block
 from nib.shapes import AttentionMask, Embeds, HiddenStates, InputIds, PixelValues
 
 EMBEDDED = Path(__file__).parents[1] / "data" / "mini_clip"
@@ -71,10 +73,15 @@ class Split:
             return value.repeat(steps, *[1] * (value.ndim - 1)) if self._is_batched(value) else value
 
         args, kwargs = tuple(map(repeat, args)), {name: repeat(value) for name, value in kwargs.items()}
-        for block in self.tower.blocks[self.layer :]:
+        pool_index = self.pool_index.repeat(steps)
+        *blocks, last = self.tower.blocks[self.layer :] or [None]
+        for block in blocks:
             hidden_states = block(hidden_states, *args, **kwargs)  # (steps * batch, tokens, width)
-        rows = torch.arange(len(hidden_states), device=hidden_states.device)
-        pooled = hidden_states[rows, self.pool_index.repeat(steps)]  # (steps * batch, width)
+        if last is not None and last_block.fits(last):
+            pooled = last_block.run_pooled(last, hidden_states, pool_index, *args, **kwargs)  # (steps * batch, width)
+        else:
+            hidden_states = last(hidden_states, *args, **kwargs) if last is not None else hidden_states
+            pooled = hidden_states[torch.arange(len(pool_index), device=pool_index.device), pool_index]
         return self.tower.projection(self.tower.norm(pooled))
 
     def _is_batched(self, value: Any) -> bool:
@@ -213,13 +220,13 @@ class HookedCLIP:
 
 
 def load(
-    name: str | Path | None = None, device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32"
+    name: str | Path | None = None, device: str | torch.device | None = "cpu", dtype: str | torch.dtype = "float32"
 ) -> HookedCLIP:
     """Load a model for attribution.
 
     Args:
         name: a hub id, a folder written by `save_pretrained`, or None for the embedded model.
-        device: where it runs.
+        device: where it runs; None for the GPU where there is one.
         dtype: a floating-point torch dtype or its name, whatever the checkpoint was stored in.
 
     Raises:
@@ -227,6 +234,7 @@ def load(
         ValueError: a model family other than CLIP, or a dtype that is no floating-point type.
     """
     dtype = _parse_dtype(dtype)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     source = str(EMBEDDED if name is None else name)
     try:
         if Path(source).is_dir() and not (Path(source) / "config.json").exists():

@@ -23,7 +23,9 @@ class TowerCount:
     counts as a quarter of a pass, and 10 noise copies as 10 passes. A gradient that stops inside a
     block, such as one with respect to its attention, counts that block in full; a gradient with
     respect to the output of a block does not count that block. Embedding, final norm and projection
-    are not counted. Gradients with respect to weights would not be seen; `nib` takes none.
+    are not counted. While it is counted the last block runs whole, not in the shorter form of
+    `nib.last_block`: what is counted is what a method needs of a plain CLIP. Gradients with respect to
+    weights would not be seen; `nib` takes none.
 
     Attributes:
         n_blocks: of the tower.

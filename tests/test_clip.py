@@ -129,7 +129,7 @@ def test_attributing_leaves_the_model_as_it_was(clip):
         nib.attribute(clip, Image.new("RGB", (60, 60), "red"), CAPTIONS, layer=2, n_steps=2)
 
 
-@pytest.mark.parametrize("block", [1, 3], ids=["before_the_cut", "after_the_cut"])
+@pytest.mark.parametrize("block", [1, 2], ids=["before_the_cut", "after_the_cut"])
 def test_error_on_the_way_leaves_the_model_as_it_was(clip, pixel_values, tokens, monkeypatch, block):
     def fail(*args, **kwargs):
         raise ArithmeticError

@@ -58,7 +58,9 @@ def test_changes_nothing_and_leaves_no_hook(clip, pixel_values, tokens):
         inside = nib.METHODS["nib"](clip, pixel_values, **tokens, layer=2)
     rows = counts.image.forward_rows
     outside = nib.METHODS["nib"](clip, pixel_values, **tokens, layer=2)
-    assert torch.equal(inside.image, outside.image)
+    torch.testing.assert_close(
+        inside.image, outside.image, rtol=1e-10, atol=1e-12
+    )  # counted, the last block runs whole
     assert counts.image.forward_rows == rows
 
 

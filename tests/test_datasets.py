@@ -11,6 +11,8 @@ import nib
 from data.scenes.atlas import read_objects
 from nib.datasets import NAMES, SCENES, load, object_prompts, with_article
 
+SEVERAL = {"scenes", "aerial"}  # have five captions a picture
+
 
 @pytest.fixture(scope="module", params=NAMES)
 def split(request):
@@ -25,7 +27,8 @@ def test_splits():
 def test_schema(split):
     name, data = split
     assert len(data) == 500
-    assert data.column_names == ["id", "image", "text", "objects", "masks"]
+    captions = ["captions"] if name in SEVERAL else []
+    assert data.column_names == ["id", "image", "text", *captions, "objects", "masks"]
     assert len(set(data["id"])) == 500
     assert all(isinstance(text, str) and text.strip() for text in data["text"])
     row = data[7]
@@ -35,6 +38,13 @@ def test_schema(split):
     assert row["masks"].mode == "P"
     assert row["objects"]
     assert all(isinstance(thing, str) for thing in row["objects"])
+    assert data.skipped == []
+
+
+def test_the_text_is_the_first_of_five_captions(split):
+    name, data = split
+    for row in data.select_columns([*{"text", "captions"} & set(data.column_names)]):
+        assert name not in SEVERAL or (len(row["captions"]) == 5 and row["captions"][0] == row["text"])
 
 
 def test_masks_show_the_objects(split):
@@ -69,24 +79,49 @@ def test_limit(limit, rows):
     assert data["text"][0] == load("captions")["text"][0]
 
 
-@pytest.mark.parametrize("limit", [0, -1])
-def test_limit_below_one(limit):
-    with pytest.raises(ValueError, match=f"limit must be .*at least 1, got {limit}"):
-        load("scenes", limit=limit)
+def test_ids_take_these_rows_in_this_order():
+    data, all_rows = load("scenes", ids=["scenes-0012", "scenes-0003"]), load("scenes", limit=13)
+    assert data["id"][:] == ["scenes-0012", "scenes-0003"]
+    assert data["captions"][0] == all_rows[12]["captions"]
+    for row, number in zip(data, (12, 3)):
+        assert row["image"].tobytes() == all_rows[number]["image"].tobytes()
+        assert row["masks"].tobytes() == all_rows[number]["masks"].tobytes()
+        assert row["objects"] == all_rows[number]["objects"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"limit": 0}, ValueError, "limit must be .*at least 1, got 0"),
+        ({"limit": -1}, ValueError, "limit must be .*at least 1, got -1"),
+        ({"seed": -1}, ValueError, "seed must be .*at least 0, got -1"),
+        ({"split": "train"}, ValueError, "split of scenes must be 'test', got 'train'"),
+        ({"ids": ["scenes-0001", "scenes-0500"]}, ValueError, "scenes has no row scenes-0500$"),
+        ({"ids": [f"row {n}" for n in range(7)]}, ValueError, "no row row 0, row 1, row 2, row 3, row 4 and 2 more"),
+        ({"ids": ["scenes-0001"] * 2}, ValueError, "each once, got 2, twice: .'scenes-0001'"),
+        ({"ids": []}, ValueError, "at least one row"),
+        ({"ids": ["scenes-0001"], "limit": 3}, ValueError, "leave limit out, got 3"),
+        ({"ids": "no.csv"}, FileNotFoundError, "no file of ids at 'no.csv'"),
+        ({"path": "elsewhere"}, TypeError, "path has no meaning for embedded data, got path='elsewhere' with 'scenes'"),
+        ({"text_column": "text"}, TypeError, "text_column has no meaning for embedded data"),
+    ],
+)
+def test_bad_options(options, error, message):
+    with pytest.raises(error, match=message):
+        load("scenes", **options)
 
 
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(KeyError, match=r"one of \['aerial', 'captions', 'objects', 'scenes'\], got 'flickr'"):
+    names = ["aerial", "captions", "conceptual_captions", "flickr8k", "imagenet", "objects", "rsicd", "scenes"]
+    with pytest.raises(KeyError) as caught:
         load("flickr")
-
-
-def test_unknown_split():
-    with pytest.raises(ValueError, match="split of scenes must be 'test', got 'train'"):
-        load("scenes", split="train")
+    assert re.search(
+        rf"one of {re.escape(str([*names, 'tiny_imagenet']))} or a folder .*got 'flickr'", str(caught.value)
+    )
 
 
 def test_missing_file(monkeypatch, tmp_path):
-    monkeypatch.setattr(nib.datasets, "SCENES", tmp_path)
+    monkeypatch.setattr(nib.datasets.embedded, "SCENES", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"scenes\.parquet is missing"):
         load("scenes")
 

@@ -1,10 +1,9 @@
-"""The pointing game by hand, and the interval of a mean that is known."""
+"""The pointing game by hand."""
 
-import numpy as np
 import pytest
 import torch
 
-from nib.metrics import bootstrap_interval, pointing_game
+from nib.metrics import pointing_game
 
 
 def mask(*boxes, size=6):
@@ -53,32 +52,3 @@ def test_shapes_that_do_not_fit(scores, masks):
 def test_empty_mask():
     with pytest.raises(ValueError, match="every mask must have at least one pixel"):
         pointing_game(torch.ones(2, 5, 5), mask(LEFT, (slice(0, 0), slice(0, 0))))
-
-
-def test_interval_of_known_data():
-    values = np.random.default_rng(0).normal(3, 2, 400)
-    low, high = bootstrap_interval(values)
-    half = 1.96 * values.std() / np.sqrt(400)
-    assert low == pytest.approx(values.mean() - half, abs=0.15 * half)
-    assert high == pytest.approx(values.mean() + half, abs=0.15 * half)
-
-
-def test_interval_of_shares_stays_within_them():
-    low, high = bootstrap_interval([0, 1, 1, 1])
-    assert 0 <= low < 0.75 < high <= 1
-
-
-def test_interval_repeats_and_depends_on_the_seed():
-    values = np.arange(20.0) ** 2
-    assert bootstrap_interval(values) == bootstrap_interval(values)
-    assert bootstrap_interval(values) != bootstrap_interval(values, seed=1)
-
-
-def test_interval_of_one_value_throughout():
-    assert bootstrap_interval([2.5, 2.5, 2.5]) == (2.5, 2.5)
-
-
-@pytest.mark.parametrize("values", [[], [1.0], [1.0, np.nan], [1.0, np.inf], [[1.0, 2.0], [3.0, 4.0]]])
-def test_values_without_an_interval(values):
-    with pytest.raises(ValueError, match="at least 2 finite numbers"):
-        bootstrap_interval(values)

@@ -1,14 +1,15 @@
 """Measure whether a map lies on the object that the text names.
 
-Exports `pointing_game`, `auc`, `energy_inside` and `bootstrap_interval`.
+Exports `pointing_game`, `auc`, `energy_inside` and `HIGHER_IS_BETTER`.
 """
 
-import numpy as np
 import torch
-from scipy.stats import bootstrap, rankdata
+from scipy.stats import rankdata
 
 from nib.plotting import upsample
 from nib.shapes import GridScores
+
+HIGHER_IS_BETTER = {"pointing_game": True, "auc": True, "energy_inside": True}
 
 
 def pointing_game(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
@@ -96,22 +97,3 @@ def _on_masks(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
     large = upsample(scores.double(), masks.shape[1:])
     largest = large.abs().amax((1, 2), keepdim=True)
     return torch.where(largest > 0, (large / largest).round(decimals=12) * largest, 0.0)
-
-
-def bootstrap_interval(values: np.ndarray, seed: int = 0, n_resamples: int = 2000) -> tuple[float, float]:
-    """Give the 95 % percentile bootstrap interval of the mean.
-
-    Args:
-        values: (n,), at least 2, finite.
-        seed: of the resampling.
-
-    Raises:
-        ValueError: fewer than 2 values, or a value that is not finite.
-    """
-    values = np.asarray(values, float)
-    if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
-        raise ValueError(f"values must be at least 2 finite numbers, got shape {values.shape}")
-    if np.ptp(values) == 0:
-        return float(values[0]), float(values[0])
-    result = bootstrap((values,), np.mean, n_resamples=n_resamples, method="percentile", rng=seed)
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)

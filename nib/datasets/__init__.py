@@ -1,0 +1,104 @@
+"""Read image-text pairs from every source in one schema.
+
+Exports `load`, `best_captions`, `save_ids`, `object_prompts`, `with_article`, and the names of the
+sources: `NAMES` (embedded) and `SOURCES` (public).
+"""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets import Dataset
+
+from nib.datasets.captions import best_captions, read_ids, replace_texts, save_ids
+from nib.datasets.embedded import NAMES, SCENES, load_embedded, object_prompts, with_article
+from nib.datasets.own import load_own
+from nib.datasets.public import SOURCES, load_public
+from nib.quadrature import check_count
+
+__all__ = ["NAMES", "SCENES", "SOURCES", "best_captions", "load", "object_prompts", "save_ids", "with_article"]
+
+
+def load(
+    name: str | Path,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    *,
+    ids: str | Path | Sequence[str] | None = None,
+    path: str | Path | None = None,
+    image_column: str | None = None,
+    text_column: str | None = None,
+    progress: bool = True,
+) -> Dataset:
+    """Load pairs of a picture and a caption.
+
+    Args:
+        name: an embedded data set, `scenes` (like Flickr8k), `captions` (like Conceptual Captions),
+            `objects` (like ImageNet) or `aerial` (like RSICD); a public one, `flickr8k`,
+            `conceptual_captions`, `tiny_imagenet` (which the paper calls ImageNet), `imagenet` or
+            `rsicd`; or your own: a folder of pictures with a metadata file, or a parquet, CSV or
+            JSON-lines file with a column of pictures (or of paths relative to the file) and one of
+            captions.
+        split: by default the one that the paper's numbers are taken to be on; `data/README.md` lists them.
+        limit: how many rows. Of an embedded data set the first, of the others a random sample, of
+            which a smaller one is the beginning of a larger one. By default all, but 1000 of
+            `flickr8k` and `imagenet`, 2000 of `conceptual_captions`, and of `tiny_imagenet` the first
+            5 pictures of each class, of which a smaller `limit` draws.
+        seed: of the sample.
+        ids: take exactly these rows, in this order: a list of ids, or a file written by `save_ids`,
+            whose captions are then used too.
+        path: where a public data set lies instead: another id on the hub, or a folder, with the same columns.
+        image_column, text_column: of your own data, where their names do not tell; a column of
+            captions may hold lists.
+        progress: show a bar when it takes more than a few seconds.
+
+    Returns:
+        A `datasets.Dataset` with the columns `id` (unique), `image` (PIL) and `text`; `captions` (all
+        of them, the first is `text`) where a picture has several; `objects` (names) and `masks` in the
+        embedded ones (a PIL palette picture of the same size; pixel value i is where `objects[i - 1]`
+        is seen, 0 is background). The chosen pictures are held in memory as they were stored. Its attribute
+        `skipped` lists as {"id", "reason"} the rows left out because the picture cannot be decoded or has no caption.
+
+    Raises:
+        KeyError: unknown name.
+        TypeError: a parameter that the source does not have.
+        ValueError: unknown split or ids, missing columns, or a limit below 1.
+        FileNotFoundError: the data cannot be had; the message says how they can.
+    """
+    if limit is not None:
+        check_count("limit", limit)
+    check_count("seed", seed, 0)
+    if limit is not None and ids is not None:
+        raise ValueError(f"ids say which rows to take: leave limit out, got {limit}")
+    kind = "embedded" if name in NAMES else "public" if name in SOURCES else "own"
+    if kind == "own" and not Path(name).exists():
+        known = sorted([*NAMES, *SOURCES])
+        raise KeyError(f"data set must be one of {known} or a folder or file of your own, got {str(name)!r}")
+    _check_options(name, kind, path=path, image_column=image_column, text_column=text_column)
+    ids, texts = read_ids(ids)
+    if kind == "embedded":
+        dataset = load_embedded(name, split, limit, ids)
+    elif kind == "public":
+        dataset = load_public(name, split, limit, seed, ids, path, progress)
+    else:
+        dataset = load_own(name, split, limit, seed, ids, image_column, text_column, progress)
+    _warn_of(name, dataset.skipped)
+    return replace_texts(dataset, texts) if texts else dataset
+
+
+def _warn_of(name: str | Path, skipped: list[dict]) -> None:
+    if skipped:
+        named = ", ".join(entry["id"] for entry in skipped[:10])
+        more = f" and {len(skipped) - 10} more" if len(skipped) > 10 else ""
+        warnings.warn(
+            f"{len(skipped)} of the rows of {str(name)!r} cannot be used: {named}{more} (the reasons are in `skipped`)",
+            stacklevel=3,
+        )
+
+
+def _check_options(name: str | Path, kind: str, **options) -> None:
+    known = {"embedded": [], "public": ["path"], "own": ["image_column", "text_column"]}[kind]
+    for option, value in options.items():
+        if value is not None and option not in known:
+            raise TypeError(f"{option} has no meaning for {kind} data, got {option}={str(value)!r} with {str(name)!r}")

@@ -1,0 +1,126 @@
+"""Choose captions and rows, and write down which.
+
+Exports `best_captions`, `save_ids`, `read_ids` and `replace_texts`.
+"""
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from torch.nn.functional import normalize
+from tqdm import tqdm
+
+from nib.clip import HookedCLIP
+from nib.inputs import to_pixel_values, to_tokens
+from nib.quadrature import check_count
+
+PROTOCOLS = ("paper", "released")
+
+
+@torch.inference_mode()
+def best_captions(
+    clip: HookedCLIP,
+    dataset: Dataset,
+    protocol: str = "paper",
+    batch_size: int = 32,
+    truncate: bool = False,
+    progress: bool = True,
+) -> Dataset:
+    """Set each `text` to the caption that the model finds most similar, of those in `captions`.
+
+    Differs from the released code: that compares the captions with the first picture of their
+    batch, not with their own. `protocol="released"` does so too.
+
+    Args:
+        dataset: rows with `captions`.
+        protocol: `paper`: most similar to the picture itself; `released`: to the first picture of its batch.
+        batch_size: pictures at once. Under `released` the choice depends on it; the released code has 32.
+        truncate: cut captions longer than the model's context instead of raising.
+        progress: show a bar when it takes more than a few seconds.
+
+    Returns:
+        The data set with another `text`, in the same order.
+
+    Raises:
+        ValueError: no column `captions`, an unknown protocol, or a bad batch size.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol must be one of {list(PROTOCOLS)}, got {protocol!r}")
+    check_count("batch_size", batch_size)
+    if "captions" not in dataset.column_names:
+        raise ValueError(f"the data set must have a column 'captions' to choose from, got {dataset.column_names}")
+    texts = []
+    starts = range(0, len(dataset), batch_size)
+    for first in tqdm(starts, desc="best captions", unit="batch", delay=3, disable=not progress):
+        rows = dataset[first : first + batch_size]
+        pictures = rows["image"][:1] if protocol == "released" else rows["image"]
+        pixel_values = torch.cat([to_pixel_values(clip, picture) for picture in pictures])
+        image_embeds = normalize(clip.image.embed(pixel_values), dim=-1)  # (pictures, embed)
+        flat = [caption for captions in rows["captions"] for caption in captions]
+        input_ids, attention_mask, _ = to_tokens(clip, flat, truncate)
+        text_embeds = normalize(clip.text.embed(input_ids, attention_mask), dim=-1)  # (captions, embed)
+        counts = [len(captions) for captions in rows["captions"]]
+        for row, (captions, embeds) in enumerate(zip(rows["captions"], text_embeds.split(counts))):
+            picture = image_embeds[0 if protocol == "released" else row]
+            texts.append(captions[int((embeds @ picture).argmax())])
+    return replace_texts(dataset, texts)
+
+
+def replace_texts(dataset: Dataset, texts: Sequence[str]) -> Dataset:
+    """Put other captions in the column `text`."""
+    columns = dataset.column_names
+    replaced = dataset.remove_columns("text").add_column("text", list(texts)).select_columns(columns)
+    replaced.skipped = getattr(dataset, "skipped", [])
+    return replaced
+
+
+def save_ids(dataset: Dataset, path: str | Path) -> Path:
+    """Write the ids and captions of the chosen rows as CSV, whole or not at all.
+
+    `nib.datasets.load(..., ids=path)` takes these rows again.
+
+    Returns:
+        The path.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.tmp")
+    with draft.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "text"])
+        writer.writerows(zip(dataset["id"], dataset["text"]))
+    os.replace(draft, path)
+    return path
+
+
+def read_ids(ids: str | Path | Sequence[str] | None) -> tuple[list[str] | None, list[str] | None]:
+    """Read what `load` takes as `ids`: the ids, and the captions where a file has them.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no column `id`, no ids, or an id that comes twice.
+    """
+    if ids is None:
+        return None, None
+    texts = None
+    if isinstance(ids, (str, Path)):
+        if not Path(ids).is_file():
+            raise FileNotFoundError(f"no file of ids at {str(ids)!r}")
+        with Path(ids).open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), reader.fieldnames or []
+        if "id" not in columns:
+            raise ValueError(f"{str(ids)!r} must have a column 'id', got {list(columns)}")
+        texts = [row["text"] for row in rows] if "text" in columns else None
+        empty = [row["id"] for row in rows if texts and not (row["text"] or "").strip()]
+        if empty:
+            raise ValueError(f"{len(empty)} captions in {str(ids)!r} are empty: {', '.join(empty[:5])}")
+        ids = [row["id"] for row in rows]
+    ids = [str(key) for key in ids]
+    if not ids or len(set(ids)) < len(ids):
+        twice = sorted({key for key in ids if ids.count(key) > 1})
+        raise ValueError(f"ids must name at least one row, and each once, got {len(ids)}, twice: {twice[:5]}")
+    return ids, texts

@@ -1,0 +1,138 @@
+"""Read your own pictures and captions from a folder or a table.
+
+Exports `load_own`.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+from datasets import Dataset, Image
+from datasets.table import InMemoryTable
+
+from nib.datasets.hub import open_split
+from nib.datasets.rows import name_captions, pick
+
+IMAGES = ("image", "jpg", "png", "file_name", "filename", "image_path", "file", "path")
+TEXTS = ("text", "caption", "captions", "txt", "caption_0", "title", "description")
+TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+READERS = {
+    ".csv": lambda file: pd.read_csv(file, dtype=str, keep_default_na=False),
+    ".jsonl": lambda file: pd.read_json(file, lines=True, dtype=False),
+}
+
+
+def load_own(
+    path: str | Path,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    ids: Sequence[str] | None = None,
+    image_column: str | None = None,
+    text_column: str | None = None,
+    progress: bool = True,
+) -> Dataset:
+    """Load your own data; see `nib.datasets.load`.
+
+    A row is called by its column `id`, else by the path of its picture, else by its number.
+    """
+    path = Path(path)
+    rows, columns, folder = _open(path, split)
+    image_column = _find_column("image", image_column, IMAGES, columns, path)
+    text_column = _find_column("text", text_column, TEXTS, columns, path)
+    if isinstance(rows, Dataset) and isinstance(rows.features[image_column], Image):
+        rows = rows.cast_column(image_column, Image(decode=False))
+    numbered = [name for name in columns if re.fullmatch(r"caption_\d+", name)]
+    texts = sorted(numbered) if text_column == "caption_0" else [text_column]
+    _check_captions(rows, texts, path)
+
+    def read(number: int) -> dict:
+        row = rows[number]
+        picture = _to_picture(row[image_column], folder, f"column {image_column!r} of {str(path)!r}")
+        return {"id": keys[number], "image": picture, **_to_text([row[name] for name in texts])}
+
+    keys = _name_rows(rows, columns, image_column, path)
+    return pick(path.name, keys, read, limit, seed, ids, progress)
+
+
+def _open(path: Path, split: str | None) -> tuple[Dataset | list[dict], list[str], Path]:
+    """Give rows, the names of their columns, and the folder that paths are relative to."""
+    folder = path / split if path.is_dir() and split and (path / split).is_dir() else path
+    tables = [folder / name for name in TABLES if (folder / name).is_file()]
+    if path.is_dir() and not tables:
+        rows = open_split(path, split)
+        return rows, rows.column_names, path
+    table = tables[0] if tables else path
+    if split is not None and folder == path:
+        raise ValueError(f"{str(path)!r} has no splits, got split={split!r}")
+    if table.suffix == ".parquet":
+        rows = Dataset(InMemoryTable(pq.read_table(table)))
+        return rows, rows.column_names, table.parent
+    if table.suffix not in READERS:
+        raise ValueError(f"a table must be one of {sorted([*READERS, '.parquet'])}, got {str(table)!r}")
+    frame = READERS[table.suffix](table)
+    return frame.to_dict("records"), list(frame.columns), table.parent
+
+
+def _find_column(kind: str, name: str | None, known: Sequence[str], columns: list[str], path: Path) -> str:
+    """Check the column that was named, or find the one whose name tells."""
+    obvious = [column for column in known if column in columns]
+    if name in columns or (name is None and obvious):
+        return name or obvious[0]
+    looked_for = f"{kind}_column {name!r}" if name else f"any of {list(known)}"
+    raise ValueError(f"{str(path)!r} has the columns {columns}, not {looked_for}: name it with {kind}_column=")
+
+
+def _name_rows(rows: Dataset | list[dict], columns: list[str], image_column: str, path: Path) -> list[str]:
+    if "id" in columns:
+        keys = [str(key) for key in _read_column(rows, "id")]
+        twice = sorted({key for key in keys if keys.count(key) > 1}) if len(set(keys)) < len(keys) else []
+        if twice:
+            raise ValueError(f"column 'id' of {str(path)!r} must be unique, got twice {', '.join(twice[:5])}")
+        return keys
+    first = rows[0][image_column] if len(rows) else None
+    if isinstance(first, str):
+        keys = [str(key) for key in _read_column(rows, image_column)]
+        if len(set(keys)) == len(keys):  # not where a picture has a row for each of its captions
+            return keys
+    return [f"{path.stem}-{number:05d}" for number in range(len(rows))]
+
+
+def _check_captions(rows: Dataset | list[dict], texts: list[str], path: Path) -> None:
+    columns = [_read_column(rows, name) for name in texts]
+    empty = [number for number, values in enumerate(zip(*columns)) if not _to_text(values)["text"]]
+    if empty:
+        raise ValueError(
+            f"{len(empty)} of {len(rows)} captions in {texts} of {str(path)!r} are empty or no text:"
+            f" rows {empty[:10]} (from 0)"
+        )
+
+
+def _read_column(rows: Dataset | list[dict], name: str) -> Sequence[Any]:
+    return rows[name][:] if isinstance(rows, Dataset) else [row[name] for row in rows]
+
+
+def _to_text(values: Sequence[Any]) -> dict:
+    """Make `text`, and `captions` of a list or of several columns."""
+    (value, *more) = values
+    if not more and not isinstance(value, (list, tuple)):
+        return {"text": value if isinstance(value, str) and value.strip() else ""}
+    return name_captions(value if not more else values)
+
+
+def _to_picture(value: Any, folder: Path, what: str) -> dict:
+    """Make the mapping of bytes and path that a picture is kept as."""
+    if isinstance(value, str):
+        return {"bytes": None, "path": str((folder / value).resolve())}
+    if isinstance(value, bytes):
+        return {"bytes": value, "path": None}
+    if isinstance(value, dict) and {"bytes", "path"} & set(value):
+        path = value.get("path")
+        content = value.get("bytes")
+        return {"bytes": content, "path": path if content or not path else str((folder / path).resolve())}
+    if value is None:
+        return {"bytes": None, "path": None}
+    raise ValueError(f"{what} must hold encoded pictures or paths, got {type(value).__name__}")

@@ -1,0 +1,169 @@
+"""Sample the public data sets of the paper.
+
+Exports `load_public`, `read_classes`, `Source` and `SOURCES`.
+"""
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset, Features, IterableDataset
+from tqdm import tqdm
+
+from nib.datasets.hub import open_split
+from nib.datasets.rows import check_known, gather, name_captions, pick
+
+CLASSES = Path(__file__).parents[2] / "data" / "imagenet" / "tiny_imagenet_classes.csv"
+PER_CLASS = 5  # the paper's ImageNet is 5 pictures of each of 200 classes
+BUFFER = 1000  # rows of a stream among which the next one is drawn
+
+
+@cache
+def read_classes() -> dict[str, str]:
+    """Give all synonyms of each of the 200 classes of tiny-imagenet by wnid, in its order."""
+    with CLASSES.open(newline="", encoding="utf-8") as file:
+        return {row["wnid"]: row["words"] for row in csv.DictReader(file)}
+
+
+def _read_tiny_imagenet(row: dict, features: Features) -> dict:
+    names = getattr(features["label"], "names", None) or []
+    wnids = names if set(names) == set(read_classes()) else list(read_classes())
+    return {"text": f"a photo of a {read_classes()[wnids[row['label']]]}"}
+
+
+def _read_imagenet(row: dict, features: Features) -> dict:
+    return {"text": f"a photo of a {features['label'].int2str(row['label'])}"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a public data set lies and how its rows are read.
+
+    Attributes:
+        path: its id on the hub.
+        split: the one that the paper's numbers are taken to be on.
+        image: the column of pictures.
+        columns: the others that are read.
+        read: from a row and the features to `text` and perhaps `captions`.
+        key: the column that tells rows apart; without one their numbers do.
+        limit: how many rows are taken where nothing is said; None for all.
+        streamed: read over the network from the first row on, keeping nothing on disk.
+    """
+
+    path: str
+    split: str
+    image: str
+    columns: tuple[str, ...]
+    read: Callable
+    key: str | None = None
+    limit: int | None = None
+    streamed: bool = False
+
+
+_FIVE = tuple(f"caption_{number}" for number in range(5))
+SOURCES = {
+    "flickr8k": Source(
+        "jxie/flickr8k", "validation", "image", _FIVE, lambda row, _: name_captions(row[name] for name in _FIVE),
+        limit=1000,
+    ),
+    "conceptual_captions": Source(
+        "pixparse/cc3m-wds", "validation", "jpg", ("txt", "__key__"), lambda row, _: {"text": row["txt"]},
+        key="__key__", limit=2000, streamed=True,
+    ),
+    "tiny_imagenet": Source("zh-plus/tiny-imagenet", "valid", "image", ("label",), _read_tiny_imagenet, limit=1000),
+    "imagenet": Source("ILSVRC/imagenet-1k", "validation", "image", ("label",), _read_imagenet, limit=1000),
+    "rsicd": Source(
+        "arampacha/rsicd", "test", "image", ("captions", "filename"), lambda row, _: name_captions(row["captions"]),
+        key="filename",
+    ),
+}  # fmt: skip
+
+
+def load_public(
+    name: str,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    ids: Sequence[str] | None = None,
+    path: str | Path | None = None,
+    progress: bool = True,
+) -> Dataset:
+    """Load a sample of a public data set; see `nib.datasets.load`."""
+    source = SOURCES[name]
+    split = split or source.split
+    rows = open_split(path or source.path, split, (source.image, *source.columns), source.streamed)
+    if "label" in source.columns:
+        _check_labels(name, rows, path or source.path)
+    limit = limit or source.limit
+
+    def convert(row: dict, key: str) -> dict:
+        return {"id": key, "image": row[source.image], **source.read(row, rows.features)}
+
+    if source.streamed:
+        return _sample_stream(name, rows, lambda row: convert(row, row[source.key]), limit, seed, ids, progress)
+    keys = rows[source.key][:] if source.key else [f"{name}-{split}-{number:05d}" for number in range(len(rows))]
+
+    def read(number: int) -> dict:
+        return convert(rows[number], keys[number])
+
+    if name == "tiny_imagenet" and ids is None:
+        groups = [(map(read, members), quota) for members, quota in _spread(rows["label"][:], limit, seed)]
+        return gather(name, groups, limit, progress)
+    return pick(name, keys, read, limit, seed, ids, progress)
+
+
+def _check_labels(name: str, rows: Dataset, path: str | Path) -> None:
+    """Raise a ValueError unless every label is one of a class whose name is known."""
+    names = getattr(rows.features["label"], "names", None)
+    classes = len(read_classes()) if name == "tiny_imagenet" else len(names or ())
+    if name == "tiny_imagenet" and names and len(names) != classes:
+        raise ValueError(
+            f"column 'label' of {str(path)!r} must have the {classes} classes of tiny-imagenet, got {len(names)}"
+        )
+    if not classes:
+        raise ValueError(f"column 'label' of {str(path)!r} must name its classes, got {rows.features['label']}")
+    unknown = [label for label in rows["label"][:] if not 0 <= label < classes]
+    if unknown:
+        raise ValueError(
+            f"column 'label' of {str(path)!r} must be in [0, {classes}), got {unknown[0]} in {len(unknown)} rows"
+            " (a test split may have no labels)"
+        )
+
+
+def _sample_stream(
+    name: str,
+    rows: IterableDataset,
+    convert: Callable[[dict], dict],
+    limit: int,
+    seed: int,
+    ids: Sequence[str] | None,
+    progress: bool,
+) -> Dataset:
+    """Draw rows from a shuffled stream, or look in it for those named by `ids`.
+
+    The same seed finds its own rows again early in the stream.
+    """
+    shuffled = map(convert, rows.shuffle(seed=seed, buffer_size=BUFFER))
+    if ids is None:
+        return gather(name, [(shuffled, limit)], limit, progress)
+    wanted, found = set(ids), {}
+    for row in tqdm(shuffled, desc=f"looking for {len(ids)} rows", unit="row", delay=3, disable=not progress):
+        if row["id"] in wanted:
+            found[row["id"]] = row
+        if len(found) == len(ids):
+            break
+    check_known(name, ids, found)
+    return gather(name, [(map(found.get, ids), None)], len(ids), progress, strict=True)
+
+
+def _spread(labels: Sequence[int], limit: int, seed: int) -> Iterator[tuple[list[int], int]]:
+    """Give the rows of each class in their order and how many to take of them, `PER_CLASS` or fewer."""
+    members: dict[int, list[int]] = {}
+    for number, label in enumerate(labels):
+        members.setdefault(label, []).append(number)
+    drawn = np.random.default_rng(seed).permutation(len(members) * PER_CLASS)[:limit]
+    quotas = np.bincount(drawn // PER_CLASS, minlength=len(members))
+    yield from zip((members[label] for label in sorted(members)), quotas.tolist())

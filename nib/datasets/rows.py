@@ -1,0 +1,142 @@
+"""Turn rows of any source into one schema, and leave out those that cannot be used.
+
+Exports `gather`, `pick`, `sample`, `name_captions` and `check_known`. A row on its way is a mapping
+with `id`, `image` (a mapping of `bytes` and `path`, one of which may be None), `text`, and perhaps
+`captions`.
+"""
+
+import io
+import struct
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, DatasetInfo, Features, List, Value
+from datasets import Image as ImageFeature
+from datasets.table import InMemoryTable
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+SCHEMA = {"id": Value("string"), "image": ImageFeature(), "text": Value("string")}
+CAPTIONS = {"captions": List(Value("string"))}
+# What PIL raises for files that are cut off or garbled.
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+def sample(rows: int, limit: int | None, seed: int) -> Iterable[int]:
+    """Put row numbers in a random order, or leave them in theirs where all are taken.
+
+    A smaller sample of the same seed is the beginning of a larger one.
+    """
+    return range(rows) if limit is None else np.random.default_rng(seed).permutation(rows).tolist()
+
+
+def name_captions(captions: Iterable[str | None]) -> dict:
+    """Give the fields `text`, the first caption, and `captions`, all of them that are not empty."""
+    captions = [caption for caption in captions if caption and caption.strip()]
+    return {"text": captions[0] if captions else "", "captions": captions}
+
+
+def check_known(name: str, ids: Iterable[str], known) -> None:
+    """Raise a ValueError that names the ids which a source does not hold."""
+    missing = [key for key in ids if key not in known]
+    if missing:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise ValueError(f"{name} has no row {', '.join(missing[:5])}{more}")
+
+
+def pick(
+    name: str,
+    keys: Sequence[str],
+    read: Callable[[int], dict],
+    limit: int | None,
+    seed: int,
+    ids: Sequence[str] | None,
+    progress: bool,
+) -> Dataset:
+    """Take the rows named by `ids`, or a sample of `limit` rows, of a source that is read by number."""
+    if ids is None:
+        return gather(name, [(map(read, sample(len(keys), limit, seed)), limit)], limit or len(keys), progress)
+    number = {key: index for index, key in enumerate(keys)}
+    check_known(name, ids, number)
+    return gather(name, [((read(number[key]) for key in ids), None)], len(ids), progress, strict=True)
+
+
+def gather(
+    name: str,
+    groups: Iterable[tuple[Iterable[dict], int | None]],
+    total: int | None = None,
+    progress: bool = True,
+    strict: bool = False,
+) -> Dataset:
+    """Collect rows whose picture can be decoded and whose caption is not empty.
+
+    Pictures stay encoded: they are decoded once here, to see that they can be, and again when a row is read.
+
+    Args:
+        name: of the source, for messages.
+        groups: rows, and how many good ones to take of them (None: all); a row that is left out is
+            replaced by the next of its group.
+        total: how many rows are expected, for the progress bar.
+        progress: show a bar when it takes more than a few seconds.
+        strict: raise for a row that would be left out.
+
+    Returns:
+        A `Dataset` with an attribute `skipped`: a list of {"id", "reason"} of what was left out.
+
+    Raises:
+        ValueError: no row is left, or `strict` and a row cannot be used.
+    """
+    kept, skipped, seen = [], [], set()
+    with tqdm(total=total, desc=name, unit="picture", delay=3, disable=not progress) as bar:
+        for rows, quota in groups:
+            left = quota
+            for row in rows if quota != 0 else ():
+                reason = "its id has come before" if row["id"] in seen else _find_fault(row)
+                if reason and strict:
+                    raise ValueError(f"row {row['id']} of {name} cannot be used: {reason}")
+                if reason:
+                    skipped.append({"id": row["id"], "reason": reason})
+                    continue
+                seen.add(row["id"])
+                kept.append(row)
+                bar.update()
+                if left is not None and (left := left - 1) == 0:
+                    break
+    if not kept:
+        first = f"; {skipped[0]['id']}: {skipped[0]['reason']}" if skipped else ""
+        raise ValueError(f"no row of {name} can be used, {len(skipped)} were tried{first}")
+    dataset = _to_dataset(kept)
+    dataset.skipped = skipped
+    return dataset
+
+
+def _find_fault(row: dict) -> str | None:
+    """Say why a row cannot be used, or None."""
+    if not (row["text"] or "").strip():
+        return "its caption is empty"
+    content, path = row["image"]["bytes"], row["image"]["path"]
+    if content is None and path is None:
+        return "it has no picture"
+    try:
+        with Image.open(path if content is None else io.BytesIO(content)) as picture:
+            picture.load()
+            mode = picture.mode
+    except FileNotFoundError:
+        return f"there is no picture at {path!r}"
+    except UnidentifiedImageError:
+        return "its picture is in no known format"
+    except BROKEN as error:
+        return f"its picture cannot be decoded: {error}"
+    return f"its picture has more than 8 bits a channel, mode {mode!r}" if mode[0] in "IF" else None
+
+
+def _to_dataset(rows: list[dict]) -> Dataset:
+    features = Features(SCHEMA | (CAPTIONS if "captions" in rows[0] else {}))
+    # chunk by chunk, because one Arrow array holds at most 2 GB
+    chunks = [
+        pa.Table.from_pylist([{name: row[name] for name in features} for row in rows[first : first + 100]])
+        for first in range(0, len(rows), 100)
+    ]
+    table = pa.concat_tables([chunk.cast(features.arrow_schema) for chunk in chunks])
+    return Dataset(InMemoryTable(table), info=DatasetInfo(features=features))

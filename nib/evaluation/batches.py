@@ -1,0 +1,114 @@
+"""Read pairs and settings, and say what is wrong with them before any work.
+
+Exports `Batch`, `Pairs`, `Setting`, `read_batch`, `read_pairs`, `column` and `check_setting`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nib.attribution import check_method
+from nib.clip import HookedCLIP
+from nib.evaluation.parts import hash_all, to_bytes
+from nib.inputs import to_pixel_values, to_tokens
+from nib.shapes import AttentionMask, InputIds, PixelValues
+
+Pairs = Sequence[Mapping[str, Any]]  # rows with id, image and text: a `datasets.Dataset` or a list of dicts
+Setting = str | Mapping[str, Any]  # a method, or {"method": ..., parameter: value, ...}
+
+
+@dataclass
+class Batch:
+    """Some pairs, ready for the towers; `masks` (pairs, height, width) is where what the text names is seen."""
+
+    ids: list[str]
+    pixel_values: PixelValues
+    input_ids: InputIds
+    attention_mask: AttentionMask
+    masks: Tensor | None
+
+    def arguments(self) -> tuple[PixelValues, InputIds, AttentionMask]:
+        """Give what every method takes."""
+        return self.pixel_values, self.input_ids, self.attention_mask
+
+    def hash(self) -> str:
+        """Hash the numbers that the results depend on."""
+        tensors = [*self.arguments(), *([] if self.masks is None else [self.masks])]
+        return hash_all(*self.ids, *map(to_bytes, tensors))
+
+
+def read_batch(
+    clip: HookedCLIP,
+    pairs: Pairs,
+    rows: range,
+    ids: list[str],
+    texts: list[str],
+    truncate: bool,
+    with_masks: bool,
+    skipped: list[dict],
+) -> Batch | None:
+    """Read and prepare some rows; what cannot be read is added to `skipped`."""
+    pictures, masks, kept = [], [], []
+    for row in rows:
+        try:
+            pair = pairs[row]
+            pictures.append(to_pixel_values(clip, pair["image"]))
+        except (OSError, ValueError, SyntaxError) as error:  # PIL raises all three on broken files
+            if clip.image_processor is None:  # then no file was at fault
+                raise
+            skipped.append({"id": ids[row], "reason": str(error)})
+            continue
+        kept.append(row)
+        if with_masks:
+            if pair.get("masks") is None:
+                raise ValueError(f"localisation needs masks, and pair {ids[row]!r} has none")
+            masks.append(torch.from_numpy(np.array(pair["masks"]) > 0))
+    if not kept:
+        return None
+    shapes = sorted({tuple(picture.shape[1:]) for picture in pictures})
+    if len(shapes) > 1:
+        raise ValueError(f"pixel values of one batch must have one shape, got {shapes}")
+    input_ids, attention_mask, _ = to_tokens(clip, [texts[row] for row in kept], truncate)
+    return Batch(
+        [ids[row] for row in kept],
+        torch.cat(pictures),
+        input_ids,
+        attention_mask,
+        torch.stack(masks) if with_masks else None,
+    )
+
+
+def read_pairs(clip: HookedCLIP, pairs: Pairs, truncate: bool = False) -> Batch:
+    """Read all pairs into one batch.
+
+    Raises:
+        ValueError: not one of the pictures can be read, or a bad caption.
+    """
+    texts, ids = column(pairs, "text"), [str(value) for value in column(pairs, "id")]
+    batch = read_batch(clip, pairs, range(len(ids)), ids, texts, truncate, False, [])
+    if batch is None:
+        raise ValueError(f"pairs must hold at least one picture that can be read, got {len(ids)} pairs")
+    return batch
+
+
+def column(pairs: Pairs, name: str) -> list:
+    """Read one column without decoding the pictures."""
+    is_table = hasattr(pairs, "column_names")
+    rows = [set(pairs.column_names)] if is_table else [set(row) for row in pairs]
+    lacking = [row for row in rows if not {"id", "image", "text"} <= row]
+    if lacking:
+        raise ValueError(f"pairs must have the columns id, image and text, got {', '.join(sorted(lacking[0]))}")
+    return list(pairs[name]) if is_table else [row[name] for row in pairs]
+
+
+def check_setting(clip: HookedCLIP, setting: Setting) -> dict[str, Any]:
+    """Check a method and its parameters, and give both as one dict."""
+    setting = {"method": setting} if isinstance(setting, str) else dict(setting)
+    if "method" not in setting:
+        raise ValueError(f"a setting must name its method, got {setting}")
+    check_method(clip, setting["method"], {name: value for name, value in setting.items() if name != "method"})
+    return setting

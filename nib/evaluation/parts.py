@@ -1,0 +1,38 @@
+"""Keep finished work in files that are whole or not there.
+
+Exports `save_table`, `to_bytes` and `hash_all`.
+"""
+
+import hashlib
+import os
+import uuid
+from pathlib import Path
+
+import pandas as pd
+from torch import Tensor, uint8
+
+
+def save_table(frame: pd.DataFrame, path: str | Path) -> None:
+    """Write a parquet file whole or not at all: under another name first, then moved into place."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        frame.to_parquet(partial, index=False)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def to_bytes(values: Tensor) -> bytes:
+    shape = f"{values.dtype}{tuple(values.shape)}".encode()
+    return shape + values.detach().cpu().contiguous().flatten().view(uint8).numpy().tobytes()
+
+
+def hash_all(*values: str | bytes) -> str:
+    digest = hashlib.blake2b(digest_size=12)
+    for value in values:
+        data = value.encode() if isinstance(value, str) else value
+        digest.update(len(data).to_bytes(8, "big"))
+        digest.update(data)
+    return digest.hexdigest()

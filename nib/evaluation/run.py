@@ -1,0 +1,177 @@
+"""Run methods over pairs and measure their maps, so that a killed run loses nothing.
+
+Exports `evaluate`. Pairs are worked on in batches; each method and batch is one part, a parquet file whose
+name holds the hash of all that it depends on. What is there is read, not computed again.
+"""
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+import nib
+from nib.clip import HookedCLIP
+from nib.evaluation.batches import Batch, Pairs, Setting, check_setting, column, read_batch
+from nib.evaluation.parts import hash_all, save_table, to_bytes
+from nib.evaluation.released import attribute_text_to_batch
+from nib.inputs import to_tokens
+from nib.methods import METHODS
+from nib.metrics.confidence import PROTOCOLS, confidence
+from nib.metrics.localisation import auc, energy_inside, pointing_game
+from nib.quadrature import check_count
+
+METRICS = ("confidence", "localisation")
+NO_ROWS = pd.DataFrame({"id": ["-"], "protocol": ["-"], "metric": ["-"], "value": [0.0]})[:0]  # for the types
+LOCALISATION = {"pointing_game": pointing_game, "auc": auc, "energy_inside": energy_inside}
+
+
+def evaluate(
+    clip: HookedCLIP,
+    pairs: Pairs,
+    methods: Sequence[Setting] = ("nib",),
+    protocol: str | Sequence[str] = "paper",
+    *,
+    metrics: Sequence[str] = ("confidence",),
+    batch_size: int = 32,
+    shard: Sequence[int] = (0, 1),
+    output: str | Path | None = None,
+    truncate: bool = False,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Explain pairs with each method and measure each map.
+
+    A run with `output` that is killed goes on where it was; the same call gives the same table. Parts of other
+    settings, pictures, weights or code of `nib` are not read.
+
+    Args:
+        pairs: rows with `id`, `image` and `text`, and for localisation `masks`; a data set from `nib.datasets.load`
+            or a list of dicts. A picture that cannot be read is skipped, with a warning.
+        methods: names, or dicts of a method and its parameters, `{"method": "m2ib", "beta": 0.5}`.
+        protocol: one of `nib.metrics.confidence.PROTOCOLS`, or several. Under "released" the text is attributed
+            against the mean similarity to all pictures of its batch, and weighted as the
+            released code weights it; pictures are the same under both.
+        metrics: some of `METRICS`. "localisation" says whether the map lies on `masks` (any value above 0).
+        batch_size: pairs at once; the released code's is 32, and its text scores depend on it.
+        shard: (i, n) evaluates batches i, i + n, i + 2 n ...; the tables of all n shards are the whole table.
+        output: folder for the parts; None keeps nothing.
+        truncate: cut captions longer than the model's context instead of raising.
+        progress: show a bar when the work takes more than a few seconds.
+
+    Returns:
+        A tidy table: `id`, `method`, a column for each parameter that any setting names, `protocol`, `metric` and
+        `value`; see `nib.metrics.HIGHER_IS_BETTER`. `attrs["skipped"]` lists the pairs left out, with the reason.
+
+    Raises:
+        KeyError, TypeError: an unknown method or parameter.
+        ValueError: another bad argument, no pairs, an id that occurs twice, or a caption that is empty or too long.
+    """
+    settings = [check_setting(clip, setting) for setting in methods]
+    if not settings:
+        raise ValueError("methods must be at least one, got none")
+    protocols = [protocol] if isinstance(protocol, str) else list(protocol)
+    _check_choice("protocol", protocols, PROTOCOLS)
+    _check_choice("metrics", metrics, METRICS)
+    check_count("batch_size", batch_size)
+    index, n_shards = _check_shard(shard)
+    texts, ids = column(pairs, "text"), [str(value) for value in column(pairs, "id")]
+    if not ids or len(set(ids)) < len(ids):
+        raise ValueError(f"pairs must be at least one, each with an id of its own, got {len(ids)} pairs")
+    to_tokens(clip, texts, truncate)  # a bad caption is found before any work
+    parts = None if output is None else Parts(Path(output), clip)
+    names = list(dict.fromkeys(name for setting in settings for name in setting))
+    starts = range(0, len(ids), batch_size)[index::n_shards]
+    skipped: list[dict] = list(getattr(pairs, "skipped", []))
+    tables: list[list[pd.DataFrame]] = [[] for _ in settings]
+    with tqdm(total=len(starts) * len(settings), unit="batch", delay=3, disable=not progress) as bar:
+        for start in starts:
+            rows = range(start, min(start + batch_size, len(ids)))
+            batch = read_batch(clip, pairs, rows, ids, texts, truncate, "localisation" in metrics, skipped)
+            for setting, found in zip(settings, tables):
+                bar.set_description(setting["method"], refresh=False)
+                if batch is not None:
+                    work = Work(clip, batch, setting, protocols, list(metrics))
+                    found.append(work.measure() if parts is None else parts.get(work))
+                bar.update()
+    if skipped:
+        named = ", ".join(f"{entry['id']} ({entry['reason']})" for entry in skipped[:5])
+        warnings.warn(f"{len(skipped)} pairs were skipped, among them {named}", stacklevel=2)
+    frames = [table.assign(**setting) for setting, found in zip(settings, tables) for table in found or [NO_ROWS]]
+    frame = pd.concat(frames, ignore_index=True)[["id", *names, "protocol", "metric", "value"]]
+    frame.attrs["skipped"] = skipped
+    return frame
+
+
+@dataclass
+class Work:
+    """One method on one batch: what it takes and how it is done."""
+
+    clip: HookedCLIP
+    batch: Batch
+    setting: dict[str, Any]
+    protocols: list[str]
+    metrics: list[str]
+
+    def measure(self) -> pd.DataFrame:
+        """Give columns `id`, `protocol`, `metric` and `value`; what a protocol does not touch is under each."""
+        parameters = dict(self.setting)
+        method = parameters.pop("method")
+        scores = METHODS[method](self.clip, *self.batch.arguments(), **parameters)
+        of_image = {}  # the same under every protocol
+        if "localisation" in self.metrics:
+            of_image |= {
+                name: function(scores.image.cpu(), self.batch.masks) for name, function in LOCALISATION.items()
+            }
+        if "confidence" in self.metrics:
+            of_image |= confidence(self.clip, *self.batch.arguments(), scores, sides=("image",))
+        frames = []
+        for protocol in self.protocols:
+            values = dict(of_image)
+            if "confidence" in self.metrics:
+                seen = scores
+                if protocol == "released":
+                    text = attribute_text_to_batch(self.clip, method, parameters, *self.batch.arguments())
+                    seen = replace(scores, text=text)
+                values |= confidence(self.clip, *self.batch.arguments(), seen, protocol, sides=("text",))
+            for metric, numbers in values.items():
+                frame = dict(id=self.batch.ids, protocol=protocol, metric=metric, value=numbers.double().cpu().numpy())
+                frames.append(pd.DataFrame(frame))
+        return pd.concat(frames, ignore_index=True)
+
+    def name(self, made_by: str) -> str:
+        """Name the part after the method and the hash of all that its numbers depend on."""
+        described = json.dumps([made_by, self.setting, self.protocols, self.metrics], sort_keys=True)
+        return f"{self.setting['method']}-{hash_all(described, self.batch.hash())}.parquet"
+
+
+class Parts:
+    """The folder of finished parts."""
+
+    def __init__(self, folder: Path, clip: HookedCLIP):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        code = (path.read_bytes() for path in sorted(Path(nib.__file__).parent.rglob("*.py")))
+        self.made_by = hash_all(*map(to_bytes, clip.model.state_dict().values()), *code)
+
+    def get(self, work: Work) -> pd.DataFrame:
+        """Read a part, or compute and write it."""
+        path = self.folder / work.name(self.made_by)
+        if not path.exists():
+            save_table(work.measure(), path)
+        return pd.read_parquet(path)
+
+
+def _check_choice(name: str, values: Sequence[str], known: Sequence[str]) -> None:
+    if not values or isinstance(values, str) or not set(values) <= set(known) or len(set(values)) < len(values):
+        raise ValueError(f"{name} must be some of {list(known)}, got {values!r}")
+
+
+def _check_shard(shard: Sequence[int]) -> tuple[int, int]:
+    whole = len(shard) == 2 and all(isinstance(value, int) and not isinstance(value, bool) for value in shard)
+    if not whole or not 0 <= shard[0] < shard[1]:
+        raise ValueError(f"shard must be (i, n) with 0 <= i < n, got {shard!r}")
+    return shard[0], shard[1]

@@ -1,0 +1,65 @@
+"""Time the attribution alone.
+
+Exports `measure_fps`.
+"""
+
+import time
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from nib.clip import HookedCLIP
+from nib.evaluation.batches import Pairs, Setting, check_setting, read_pairs
+from nib.methods import METHODS
+from nib.quadrature import check_count
+
+
+def measure_fps(
+    clip: HookedCLIP,
+    pairs: Pairs,
+    methods: Sequence[Setting] = ("nib",),
+    *,
+    repeats: int = 5,
+    truncate: bool = False,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Time the attribution alone, on all pairs in one batch, methods in turns.
+
+    Reading, preprocessing and metrics are not timed, and neither is a first call of each method.
+
+    Args:
+        pairs: as for `evaluate`; few, they are one batch.
+        methods: as for `evaluate`.
+        repeats: timed calls of each, at least 1.
+
+    Returns:
+        One row a setting and repeat: `method`, its parameters, `repeat`, `pairs`, `seconds`, and `fps`, pairs a second.
+
+    Raises:
+        As `evaluate`.
+    """
+    settings = [check_setting(clip, setting) for setting in methods]
+    check_count("repeats", repeats)
+    batch = read_pairs(clip, pairs, truncate)
+    rows = []
+    rounds = [(repeat, setting) for repeat in range(repeats + 1) for setting in settings]
+    for repeat, setting in tqdm(rounds, desc="speed", delay=3, disable=not progress):
+        parameters = {name: value for name, value in setting.items() if name != "method"}
+        _synchronise(clip)
+        start = time.perf_counter()
+        METHODS[setting["method"]](clip, *batch.arguments(), **parameters)
+        _synchronise(clip)
+        seconds = time.perf_counter() - start
+        if repeat:  # the first warms up
+            pairs_done = len(batch.ids)
+            rows.append(
+                {**setting, "repeat": repeat, "pairs": pairs_done, "seconds": seconds, "fps": pairs_done / seconds}
+            )
+    return pd.DataFrame(rows)
+
+
+def _synchronise(clip: HookedCLIP) -> None:
+    if clip.device.type == "cuda":
+        torch.cuda.synchronize(clip.device)

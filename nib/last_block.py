@@ -1,0 +1,61 @@
+"""Run CLIP's last block for the pooled token alone: the only one whose output is used.
+
+Exports `fits` and `run_pooled`. It is exact, and saves nearly the whole block: of the other tokens only
+their layer norm is computed.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer
+
+from nib.shapes import HiddenStates
+
+
+def fits(block: nn.Module) -> bool:
+    """Say whether `run_pooled` is the same as the block: CLIP's own, its attention not opened, nothing hooked."""
+    if type(block) is not CLIPEncoderLayer or block.self_attn.config._attn_implementation not in ("sdpa", "eager"):
+        return False
+    attention = block.self_attn
+    linears = (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
+    hooked = any(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks for module in block.modules()
+    )
+    return all(type(linear) is nn.Linear for linear in linears) and not hooked
+
+
+def run_pooled(
+    block: nn.Module,
+    hidden_states: HiddenStates,
+    pool_index: Tensor,
+    attention_mask: Tensor | None = None,
+    is_causal: bool = False,
+    **kwargs,
+) -> Tensor:
+    """Give what the block makes of one token of each row, as (rows, width).
+
+    Keys and values are linear in the normed states x. So each head's query meets x through
+    W_k' q, q'(W_k x + b_k) being that and a constant which the softmax ignores; and W_v is applied once to the
+    average of x, the weights of which add up to 1.
+
+    Args:
+        hidden_states: (rows, tokens, width), what enters the block.
+        pool_index: (rows,), the token.
+        attention_mask: what the block gets: (rows or 1, 1, tokens, tokens), boolean or added to the logits, or None.
+        is_causal: without a mask, the token sees no later ones.
+    """
+    attention = block.self_attn
+    heads, rows = attention.num_heads, torch.arange(len(hidden_states), device=hidden_states.device)
+    x = block.layer_norm1(hidden_states)
+    query = attention.q_proj(x[rows, pool_index]).unflatten(1, (heads, -1)) * attention.scale  # (rows, heads, size)
+    keys, values = (linear.weight.unflatten(0, (heads, -1)) for linear in (attention.k_proj, attention.v_proj))
+    logits = torch.einsum("rhs,hsw->rhw", query, keys) @ x.mT  # (rows, heads, tokens)
+    if attention_mask is not None:
+        seen = attention_mask.expand(len(x), -1, -1, -1)[rows, :, pool_index]  # (rows, 1, tokens)
+        logits = logits.masked_fill(~seen, -torch.inf) if seen.dtype == torch.bool else logits + seen
+    elif is_causal:
+        later = torch.arange(x.shape[1], device=x.device) > pool_index[:, None]
+        logits = logits.masked_fill(later[:, None], -torch.inf)
+    mixed = logits.softmax(-1) @ x  # (rows, heads, width)
+    mixed = torch.einsum("rhw,hsw->rhs", mixed, values).flatten(1) + attention.v_proj.bias
+    state = hidden_states[rows, pool_index] + attention.out_proj(mixed)
+    return state + block.mlp(block.layer_norm2(state))

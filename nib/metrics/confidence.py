@@ -1,0 +1,159 @@
+"""Measure how far a map keeps what the similarity rests on: Confidence Drop and Increase.
+
+Exports `confidence`, `PROTOCOLS` and `HIGHER_IS_BETTER`. Each input is multiplied by its own map, stretched
+to [0, 1], and the similarity of the pair is computed again (Chattopadhyay et al., Grad-CAM++, 2018, on
+probabilities; the M2IB and NIB papers, on cosines). An all-ones map drops nothing, so smooth and
+bright maps do well: compare with the controls.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from nib.clip import HookedCLIP, Split
+from nib.methods.gradients import token_embeddings
+from nib.methods.pairs import real_tokens
+from nib.methods.scores import Scores
+from nib.quadrature import check_count
+from nib.result import to_heatmap
+from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PairValues, PixelValues, TokenScores
+
+PROTOCOLS = ("paper", "released")
+SIDES = ("image", "text")
+HIGHER_IS_BETTER = {
+    "image_drop": False,
+    "image_increase": True,
+    "text_drop": False,
+    "text_increase": True,
+    "image_drop_relative": False,
+    "text_drop_relative": False,
+}
+
+
+@torch.no_grad()
+def confidence(
+    clip: HookedCLIP,
+    pixel_values: PixelValues,
+    input_ids: InputIds,
+    attention_mask: AttentionMask | None,
+    scores: Scores,
+    protocol: str = "paper",
+    batch_size: int = 64,
+    sides: Sequence[str] = SIDES,
+) -> dict[str, PairValues]:
+    """Compare the similarity o of each pair with s, that of the input weighted by its map.
+
+    Pictures: normalised pixels times the map upsampled and min-max stretched, so that 0 is the mean
+    colour. Captions: token embeddings, before positions are added, times the min-max stretched scores.
+
+    `protocol="paper"` keeps begin and end, weighs only the words, each position once, and stretches over the
+    words. `protocol="released"` does what the released code does: begin and end are part of the map
+    that is stretched and are then cut off, so that the caption is encoded without them and pooled
+    at its largest id; and a token that occurs twice is weighted by both scores at both places.
+
+    Args:
+        pixel_values: (batch, channels, height, width); one picture serves all captions.
+        input_ids: (batch, tokens), with begin and end.
+        attention_mask: (batch, tokens), 1 at tokens; None where nothing is padded.
+        scores: of these pairs, of any unit: only the order and spacing within a map matter.
+        protocol: one of `PROTOCOLS`.
+        batch_size: pairs at once; bounds memory.
+        sides: which of `SIDES` to measure; pictures are measured the same under both protocols.
+
+    Returns:
+        (batch,) each, in points (hundredths of a cosine): `image_drop` and `text_drop`, max(0, o - s) * 100,
+        lower is better; `image_increase` and `text_increase`, 100 where s > o, else 0, higher is better; and
+        `image_drop_relative`, `text_drop_relative`, the drop in percent of o, NaN where o is not positive.
+
+    Raises:
+        ValueError: unknown protocol or side, batches that do not fit, or scores that are not finite.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol must be one of {list(PROTOCOLS)}, got {protocol!r}")
+    if not sides or not set(sides) <= set(SIDES):
+        raise ValueError(f"sides must be some of {list(SIDES)}, got {sides!r}")
+    check_count("batch_size", batch_size)
+    pairs = len(input_ids)
+    if len(pixel_values) not in (1, pairs) or len(scores.image) != pairs or scores.text.shape != input_ids.shape:
+        raise ValueError(
+            f"scores must be of these pairs: {tuple(scores.image.shape)} and {tuple(scores.text.shape)}"
+            f" do not fit pictures {tuple(pixel_values.shape)} and captions {tuple(input_ids.shape)}"
+        )
+    if not (scores.image.isfinite().all() and scores.text.isfinite().all()):  # it would stretch to a map of ones
+        raise ValueError("scores must be finite, got NaN or infinity")
+    weigh_text = {"paper": _weigh_words, "released": _weigh_stripped}[protocol]
+    parts = []
+    for first in range(0, pairs, batch_size):
+        rows = slice(first, first + batch_size)
+        pictures = pixel_values[rows] if len(pixel_values) == pairs else pixel_values.expand(pairs, -1, -1, -1)[rows]
+        mask = None if attention_mask is None else attention_mask[rows]
+        image_embeds = clip.image.embed(pictures)
+        found = {}
+        if "image" in sides:
+            text_embeds = clip.text.embed(input_ids[rows], mask)
+            found |= _compare("image", *_weigh_picture(clip, pictures, image_embeds, text_embeds, scores.image[rows]))
+        if "text" in sides:
+            found |= _compare("text", *weigh_text(clip, input_ids[rows], mask, image_embeds, scores.text[rows]))
+        parts.append(found)
+    return {name: torch.cat([part[name] for part in parts]) for name in HIGHER_IS_BETTER if name in parts[0]}
+
+
+def _compare(side: str, before: PairValues, after: PairValues) -> dict[str, PairValues]:
+    drop = 100 * (before - after).clamp(min=0)
+    return {
+        f"{side}_drop": drop,
+        f"{side}_increase": 100 * (after > before).to(drop),
+        f"{side}_drop_relative": torch.where(before > 0, drop / before, torch.nan),
+    }
+
+
+def _weigh_picture(
+    clip: HookedCLIP, pixel_values: PixelValues, image_embeds: Embeds, text_embeds: Embeds, scores: GridScores
+) -> tuple[PairValues, PairValues]:
+    heatmap = to_heatmap(scores, tuple(pixel_values.shape[-2:])).to(pixel_values)
+    weighted = clip.image.embed(heatmap[:, None] * pixel_values)
+    return cosine_similarity(image_embeds, text_embeds), cosine_similarity(weighted, text_embeds)
+
+
+def _weigh_words(
+    clip: HookedCLIP, input_ids: InputIds, attention_mask: AttentionMask | None, image_embeds: Embeds, scores
+) -> tuple[PairValues, PairValues]:
+    split = clip.text.split(input_ids, 0, attention_mask)
+    positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+    words = real_tokens(split, attention_mask) & (positions > 0) & (positions != split.pool_index[:, None])
+    weights = torch.where(words, _stretch(scores, words), 1.0)
+    return _encode_weighted(clip, split, input_ids, weights, image_embeds)
+
+
+def _weigh_stripped(
+    clip: HookedCLIP, input_ids: InputIds, attention_mask: AttentionMask | None, image_embeds: Embeds, scores
+) -> tuple[PairValues, PairValues]:
+    whole = clip.text.split(input_ids, 0, attention_mask)
+    real = real_tokens(whole, attention_mask)
+    positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+    words = (real & (positions != whole.pool_index[:, None]))[:, 1:]
+    # Padding gets the smallest id, so that it is never the largest; a causal tower does not see it.
+    ids = torch.where(words, input_ids[:, 1:], 0)
+    split = replace(clip.text.split(ids, 0, words.long()), pool_index=ids.argmax(1))
+    stretched = torch.where(words, _stretch(scores, real)[:, 1:], 1.0)
+    same = ids[:, :, None] == ids[:, None]  # (batch, tokens, tokens)
+    weights = torch.where(same, stretched[:, None], 1.0).prod(-1)
+    return _encode_weighted(clip, split, ids, weights, image_embeds)
+
+
+def _stretch(scores: TokenScores, among: Tensor) -> TokenScores:
+    """Stretch each row to [0, 1] over the tokens in `among`; all ones where those are equal."""
+    low = torch.where(among, scores, torch.inf).amin(1, keepdim=True)
+    high = torch.where(among, scores, -torch.inf).amax(1, keepdim=True)
+    return torch.where(high > low, (scores - low) / (high - low), 1.0)
+
+
+def _encode_weighted(
+    clip: HookedCLIP, split: Split, input_ids: InputIds, weights: Tensor, image_embeds: Embeds
+) -> tuple[PairValues, PairValues]:
+    removed = (1 - weights.to(split.hidden_states))[..., None] * token_embeddings(clip, input_ids)
+    before, after = split(split.hidden_states), split(split.hidden_states - removed)
+    return cosine_similarity(before, image_embeds), cosine_similarity(after, image_embeds)

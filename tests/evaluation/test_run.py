@@ -1,0 +1,466 @@
+"""A table is what a plain loop over pairs measures; shards and parts change nothing; what is wrong is said first."""
+
+import functools
+import warnings
+
+import datasets
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import make_config, randomise
+from pandas.testing import assert_frame_equal
+from PIL import Image
+from transformers import CLIPModel
+
+import nib
+from nib.evaluation import METRICS, attribute_text_to_batch, evaluate
+from nib.inputs import to_pixel_values, to_tokens
+from nib.metrics import HIGHER_IS_BETTER, auc, confidence, energy_inside, pointing_game
+
+TEXTS = ["a cat", "a dog next to a dog on the grass", "a hippopotamus", "snow", "two birds over the sea"]
+NIB, M2IB = {"method": "nib", "layer": 2, "n_steps": 3}, {"method": "m2ib", "layer": 3, "n_steps": 2, "n_noise": 2}
+BOTH = ["paper", "released"]
+quiet = functools.partial(evaluate, progress=False)
+
+
+def make_model(seed=0):
+    return randomise(CLIPModel(make_config()), seed).double()
+
+
+@pytest.fixture(scope="module")
+def clip(tokenizer, image_processor):
+    return nib.HookedCLIP(make_model(), tokenizer, image_processor)
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    rng = np.random.default_rng(0)
+    rows = []
+    for index, text in enumerate(TEXTS):
+        image = Image.fromarray(rng.integers(0, 256, (70, 64, 3), dtype=np.uint8))
+        mask = np.zeros((30, 30), np.uint8)
+        mask[index : index + 12, 3 : 10 + 4 * index] = index + 1
+        rows.append({"id": f"pair-{index}", "image": image, "text": text, "masks": mask})
+    return rows
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Count the calls of each method."""
+    counts = dict.fromkeys(nib.METHODS, 0)
+
+    def count(name, function):
+        @functools.wraps(function)
+        def counting(*args, **kwargs):
+            counts[name] += 1
+            return function(*args, **kwargs)
+
+        return counting
+
+    for name, function in nib.METHODS.items():
+        monkeypatch.setitem(nib.METHODS, name, count(name, function))
+    return counts
+
+
+def prepare(clip, rows):
+    input_ids, attention_mask, _ = to_tokens(clip, [row["text"] for row in rows])
+    return torch.cat([to_pixel_values(clip, row["image"]) for row in rows]), input_ids, attention_mask
+
+
+def to_table(ids, values, **columns):
+    frames = [pd.DataFrame({"id": ids, "metric": name, "value": number}) for name, number in values.items()]
+    return pd.concat(frames).assign(**columns)
+
+
+def assert_same_values(frame, expected, by=("method", "protocol", "metric", "id")):
+    frame, expected = (each.sort_values(list(by)).reset_index(drop=True) for each in (frame, expected))
+    for name in by:
+        assert frame[name].tolist() == expected[name].tolist()
+    np.testing.assert_allclose(frame["value"], expected["value"], rtol=1e-8, atol=1e-8)
+
+
+def in_order(frame):
+    names = [name for name in frame.columns if name != "value"]
+    return frame.sort_values(names).reset_index(drop=True)
+
+
+def test_equals_a_plain_loop_over_pairs(clip, pairs):
+    frame = quiet(clip, pairs, [NIB, M2IB, "saliency"], batch_size=2)
+    tables = []
+    for setting in (NIB, M2IB, {"method": "saliency"}):
+        parameters = {name: value for name, value in setting.items() if name != "method"}
+        for row in pairs:
+            arguments = prepare(clip, [row])
+            scores = nib.METHODS[setting["method"]](clip, *arguments, **parameters)
+            values = confidence(clip, *arguments, scores)
+            tables.append(to_table([row["id"]], values, method=setting["method"], protocol="paper"))
+    assert_same_values(frame, pd.concat(tables))
+    assert frame["value"].nunique() > 10
+
+
+def test_released_protocol_looks_at_the_batch(clip, pairs):
+    frame = quiet(clip, pairs, [NIB], "released", batch_size=2)
+    parameters = {"layer": 2, "n_steps": 3}
+    tables = []
+    for start in (0, 2, 4):
+        rows = pairs[start : start + 2]
+        arguments = prepare(clip, rows)
+        scores = nib.METHODS["nib"](clip, *arguments, **parameters)
+        scores.text = attribute_text_to_batch(clip, "nib", parameters, *arguments)
+        values = confidence(clip, *arguments, scores, "released")
+        tables.append(to_table([row["id"] for row in rows], values, method="nib", protocol="released"))
+    assert_same_values(frame, pd.concat(tables))
+    whole = quiet(clip, pairs, [NIB], "released", batch_size=5)
+    text = frame["metric"] == "text_drop"
+    assert not np.allclose(in_order(frame[text])["value"], in_order(whole[whole["metric"] == "text_drop"])["value"])
+
+
+def test_both_protocols_share_what_they_do_not_touch(clip, pairs):
+    both = quiet(clip, pairs, [NIB], BOTH, batch_size=2, metrics=METRICS)
+    for protocol in BOTH:
+        single = quiet(clip, pairs, [NIB], protocol, batch_size=2, metrics=METRICS)
+        assert_same_values(both[both["protocol"] == protocol], single)
+    paper, released = (in_order(both[both["protocol"] == protocol]) for protocol in BOTH)
+    of_text = paper["metric"].str.startswith("text")
+    assert_frame_equal(paper[~of_text].drop(columns="protocol"), released[~of_text].drop(columns="protocol"))
+    assert not np.allclose(paper[of_text]["value"], released[of_text]["value"], equal_nan=True)
+
+
+def test_localisation_is_what_the_metric_functions_say(clip, pairs):
+    frame = quiet(clip, pairs, [NIB, "center"], metrics=["localisation"], batch_size=2)
+    masks = torch.from_numpy(np.stack([row["masks"] for row in pairs]) > 0)
+    tables = []
+    for method, parameters in (("nib", {"layer": 2, "n_steps": 3}), ("center", {})):
+        image = nib.METHODS[method](clip, *prepare(clip, pairs), **parameters).image
+        values = {function.__name__: function(image, masks) for function in (pointing_game, auc, energy_inside)}
+        tables.append(to_table([row["id"] for row in pairs], values, method=method, protocol="paper"))
+    assert_same_values(frame, pd.concat(tables))
+
+
+def test_masks_may_be_pictures(clip, pairs):
+    pictures = [row | {"masks": Image.fromarray(row["masks"])} for row in pairs]
+    first, second = (quiet(clip, rows, ["center"], metrics=["localisation"]) for rows in (pairs, pictures))
+    assert_frame_equal(first, second)
+
+
+def test_columns_and_order(clip, pairs):
+    rise = {"method": "rise", "n_masks": 4, "text_masks": 3, "p": 0.5}
+    frame = quiet(clip, pairs, ["none", NIB, rise, NIB | {"layer": 0}], BOTH, batch_size=2, metrics=METRICS)
+    parameters = ["layer", "n_steps", "n_masks", "text_masks", "p"]
+    assert list(frame) == ["id", "method", *parameters, "protocol", "metric", "value"]
+    assert frame["value"].dtype == np.float64
+    assert set(frame["metric"]) == set(HIGHER_IS_BETTER)
+    assert len(frame) == 4 * 5 * 2 * len(HIGHER_IS_BETTER)
+    assert frame.index.tolist() == list(range(len(frame)))
+    named = frame[["method", "layer"]].fillna(-1).drop_duplicates().to_numpy().tolist()
+    assert named == [["none", -1], ["nib", 2], ["rise", -1], ["nib", 0]]  # as they were asked for
+    for _, group in frame.groupby(["method", "layer", "protocol", "metric"], dropna=False):
+        assert group["id"].tolist() == [row["id"] for row in pairs]
+    assert frame[frame["method"] == "rise"][parameters].drop_duplicates().fillna(-1).to_numpy().tolist() == [
+        [-1, -1, 4, 3, 0.5]
+    ]
+    assert frame.attrs["skipped"] == []
+
+
+def test_a_map_that_masks_nothing_drops_nothing(clip, pairs):
+    frame = quiet(clip, pairs, ["none"], BOTH)
+    assert not frame["value"].fillna(0).any()
+
+
+def test_ids_may_be_numbers(clip, pairs):
+    frame = quiet(clip, [row | {"id": index} for index, row in enumerate(pairs)], ["none"])
+    assert frame["id"][:5].tolist() == ["0", "1", "2", "3", "4"]
+
+
+def test_takes_a_data_set(clip, pairs):
+    rows = [row | {"masks": Image.fromarray(row["masks"])} for row in pairs]
+    data = datasets.Dataset.from_list(rows)
+    assert_frame_equal(
+        quiet(clip, data, [NIB], BOTH, metrics=METRICS), quiet(clip, pairs, [NIB], BOTH, metrics=METRICS)
+    )
+
+
+@pytest.mark.parametrize("n_shards", [2, 3, 5])
+def test_shards_make_the_whole(clip, pairs, n_shards, tmp_path):
+    options = dict(methods=[NIB, "random", {"method": "chefer", "start_layer": 2}], protocol=BOTH, batch_size=2)
+    whole = quiet(clip, pairs, **options)
+    shards = [quiet(clip, pairs, **options, shard=(index, n_shards)) for index in range(n_shards)]
+    assert [shard["id"].nunique() for shard in shards] == {2: [3, 2], 3: [2, 2, 1], 5: [2, 2, 1, 0, 0]}[n_shards]
+    assert_frame_equal(in_order(pd.concat(shards)), in_order(whole), check_exact=True)
+    assert_frame_equal(shards[-1].iloc[:0], whole.iloc[:0])  # no batch: no rows, but the columns and their types
+
+
+def test_parts_of_shards_serve_the_whole(clip, pairs, tmp_path, calls):
+    options = dict(methods=[NIB], protocol=BOTH, batch_size=2)
+    whole = quiet(clip, pairs, **options)
+    for index in (1, 0):
+        quiet(clip, pairs, **options, shard=(index, 2), output=tmp_path)
+    calls["nib"] = 0
+    assert_frame_equal(quiet(clip, pairs, **options, output=tmp_path), whole, check_exact=True)
+    assert calls["nib"] == 0
+
+
+def test_parts_are_not_computed_again(clip, pairs, tmp_path, calls, tokenizer, image_processor):
+    options = dict(methods=[NIB, "none"], protocol=BOTH, metrics=METRICS, batch_size=2, output=tmp_path / "a" / "b")
+    first = quiet(clip, pairs, **options)
+    assert calls["nib"] == calls["none"] == 6  # three batches, and their text once more
+    assert_frame_equal(quiet(clip, pairs, **options), first, check_exact=True)
+    loaded_again = nib.HookedCLIP(make_model(), tokenizer, image_processor)
+    assert_frame_equal(quiet(loaded_again, pairs, **options), first, check_exact=True)
+    assert calls["nib"] == calls["none"] == 6
+    assert_frame_equal(quiet(clip, pairs, **options | {"output": None}), first, check_exact=True)
+
+
+def test_only_what_is_missing_is_computed(clip, pairs, tmp_path, calls):
+    options = dict(batch_size=2, output=tmp_path)
+    first = quiet(clip, pairs, [NIB, "none"], **options)
+    assert calls["nib"] == calls["none"] == 3
+    assert len(list(tmp_path.iterdir())) == 6
+    next(tmp_path.glob("nib-*.parquet")).unlink()
+    assert_frame_equal(quiet(clip, pairs, [NIB, "none"], **options), first, check_exact=True)
+    assert (calls["nib"], calls["none"]) == (4, 3)
+    more = quiet(clip, pairs, ["saliency", "none", NIB], **options)
+    assert (calls["saliency"], calls["nib"], calls["none"]) == (3, 4, 3)
+    assert more["method"].unique().tolist() == ["saliency", "none", "nib"]
+
+
+def test_an_interrupted_run_goes_on(clip, pairs, tmp_path, calls, monkeypatch):
+    options = dict(methods=["none", NIB], batch_size=2)
+    whole = quiet(clip, pairs, **options)
+    calls.update(nib=0, none=0)
+    counted = nib.METHODS["nib"]
+
+    @functools.wraps(counted)
+    def stop(*args, **kwargs):
+        if calls["nib"] == 2:
+            raise KeyboardInterrupt
+        return counted(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setitem(nib.METHODS, "nib", stop)
+        with pytest.raises(KeyboardInterrupt):
+            quiet(clip, pairs, **options, output=tmp_path)
+    assert (calls["nib"], calls["none"]) == (2, 3)
+    assert_frame_equal(quiet(clip, pairs, **options, output=tmp_path), whole, check_exact=True)
+    assert (calls["nib"], calls["none"]) == (3, 3)
+
+
+def other_picture(row):
+    pixels = np.array(row["image"])
+    pixels[30, 30, 0] ^= 1
+    return row | {"image": Image.fromarray(pixels)}
+
+
+CHANGED = {
+    "parameter": dict(methods=[NIB | {"n_steps": 4}]),
+    "protocol": dict(protocol="released"),
+    "metric": dict(metrics=METRICS),
+    "picture": dict(change=other_picture),
+    "text": dict(change=lambda row: row | {"text": row["text"] + " today"}),
+    "id": dict(change=lambda row: row | {"id": row["id"] + "x"}),
+    "batch": dict(batch_size=5),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_parts_of_other_work_are_not_read(clip, pairs, tmp_path, change):
+    options = dict(methods=[NIB], metrics=["confidence"], output=tmp_path)
+    first = quiet(clip, pairs[:2], **options)
+    changes = dict(CHANGED[change])
+    rows = [changes.pop("change", dict)(row) for row in pairs[: changes.get("batch_size", 2)]]
+    options |= changes
+    found = quiet(clip, rows, **options)
+    assert_frame_equal(found, quiet(clip, rows, **options | {"output": None}), check_exact=True)
+    assert not found.equals(first)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_parts_of_other_masks_are_not_read(clip, pairs, tmp_path):
+    options = dict(methods=["center"], metrics=["localisation"], output=tmp_path)
+    first = quiet(clip, pairs[:2], **options)
+    rows = [row | {"masks": np.roll(row["masks"], 5, 0)} for row in pairs[:2]]
+    assert not quiet(clip, rows, **options).equals(first)
+
+
+def test_parts_of_another_model_are_not_read(clip, pairs, tmp_path, tokenizer, image_processor):
+    first = quiet(clip, pairs, [NIB], output=tmp_path)
+    model = make_model()
+    model.visual_projection.weight.data[0, 0] += 1e-3
+    other = nib.HookedCLIP(model, tokenizer, image_processor)
+    found = quiet(other, pairs, [NIB], output=tmp_path)
+    assert not found.equals(first)
+    assert_frame_equal(found, quiet(other, pairs, [NIB]), check_exact=True)
+    in_float32 = nib.HookedCLIP(make_model().float(), tokenizer, image_processor)
+    assert_frame_equal(quiet(in_float32, pairs, [NIB], output=tmp_path), quiet(in_float32, pairs, [NIB]))
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_parts_of_other_code_are_not_read(clip, pairs, tmp_path, calls, monkeypatch):
+    (tmp_path / "nib").mkdir()
+    source = tmp_path / "nib" / "__init__.py"
+    monkeypatch.setattr(nib, "__file__", str(source))
+    for code, expected in (("first", 1), ("first", 1), ("second", 2)):
+        source.write_text(code)
+        quiet(clip, pairs, ["none"], output=tmp_path / "parts")
+        assert calls["none"] == expected
+
+
+def test_files_that_are_no_parts_are_not_read(clip, pairs, tmp_path):
+    options = dict(methods=[NIB], batch_size=2, output=tmp_path)
+    first = quiet(clip, pairs, **options)
+    names = [path.name for path in tmp_path.iterdir()]
+    for path in tmp_path.iterdir():
+        path.unlink()
+    for name in names:  # what a killed run leaves
+        (tmp_path / f".{name}.0123").write_bytes(b"PAR1")
+    assert_frame_equal(quiet(clip, pairs, **options), first, check_exact=True)
+
+
+@pytest.fixture
+def broken_files(pairs, tmp_path):
+    """A file that is no picture, one that is cut off, and one that is missing."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    pairs[0]["image"].save(folder / "whole.jpg")
+    whole = (folder / "whole.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.jpg").write_text("not found")
+    return [folder / "text.jpg", folder / "cut.jpg", folder / "missing.jpg"]
+
+
+def test_pictures_that_cannot_be_read_are_left_out_and_named(clip, pairs, tmp_path, broken_files):
+    rows = [dict(row) for row in pairs]
+    for index, path in zip((0, 1, 3), broken_files):  # the whole first batch, and one of the second
+        rows[index]["image"] = str(path)
+    for output in (None, tmp_path / "parts", tmp_path / "parts"):
+        with pytest.warns(UserWarning, match=r"3 pairs were skipped, among them pair-0 \(cannot read"):
+            frame = quiet(clip, rows, [NIB, "none"], BOTH, batch_size=2, output=output, metrics=METRICS)
+        assert [entry["id"] for entry in frame.attrs["skipped"]] == ["pair-0", "pair-1", "pair-3"]
+        assert "missing.jpg" in frame.attrs["skipped"][2]["reason"]
+        assert all(entry["reason"] for entry in frame.attrs["skipped"])
+        expected = [quiet(clip, [pairs[index]], [NIB, "none"], BOTH, metrics=METRICS) for index in (2, 4)]
+        assert_same_values(frame, pd.concat(expected))  # alone in their batches, as here
+
+
+def test_a_data_set_with_pictures_that_cannot_be_read(clip, pairs, broken_files):
+    features = datasets.Features(id=datasets.Value("int64"), image=datasets.Image(), text=datasets.Value("string"))
+    files = [broken_files[0].with_name("whole.jpg"), *broken_files[:2]]
+    images = [{"bytes": path.read_bytes(), "path": None} for path in files]
+    data = datasets.Dataset.from_dict(dict(id=[7, 8, 9], image=images, text=TEXTS[:3]), features)
+    with pytest.warns(UserWarning, match="2 pairs were skipped, among them 8"):
+        frame = quiet(clip, data, ["none"])
+    assert frame["id"].unique().tolist() == ["7"]
+    assert [entry["id"] for entry in frame.attrs["skipped"]] == ["8", "9"]
+
+
+def test_no_picture_can_be_read(clip, pairs, broken_files, tmp_path, calls):
+    rows = [row | {"image": broken_files[index % 3]} for index, row in enumerate(pairs)]
+    with pytest.warns(UserWarning, match="5 pairs were skipped"):
+        frame = quiet(clip, rows, [NIB, "none"], batch_size=2, output=tmp_path / "parts")
+    assert len(frame) == 0
+    assert list(frame) == ["id", "method", "layer", "n_steps", "protocol", "metric", "value"]
+    assert frame["value"].dtype == np.float64
+    assert calls["nib"] == 0
+    assert len(frame.attrs["skipped"]) == 5
+
+
+def test_what_the_data_set_left_out_is_named_too(clip, pairs):
+    class Rows(list):
+        skipped = ({"id": "gone", "reason": "cut off"},)
+
+    with pytest.warns(UserWarning, match=r"1 pairs were skipped, among them gone \(cut off\)"):
+        frame = quiet(clip, Rows(pairs), ["none"])
+    assert frame.attrs["skipped"] == [{"id": "gone", "reason": "cut off"}]
+    assert frame["id"].nunique() == 5
+
+
+def without(name):
+    return lambda pairs: [{key: value for key, value in row.items() if key != name} for row in pairs]
+
+
+def last(**entries):
+    return lambda pairs: [*pairs[:-1], pairs[-1] | entries]
+
+
+WRONG = {
+    "unknown method": (dict(methods=["grad"]), KeyError, "method must be one of"),
+    "no method": (dict(methods=[]), ValueError, "methods must be at least one"),
+    "a setting without one": (dict(methods=[{"layer": 2}]), ValueError, "a setting must name its method"),
+    "parameter": (dict(methods=[{"method": "nib", "beta": 1}]), TypeError, "nib has no parameter beta"),
+    "second parameter": (dict(methods=[NIB, {"method": "none", "layer": 1}]), TypeError, "none has no parameter layer"),
+    "layer": (dict(methods=[{"method": "nib", "layer": 5}]), ValueError, "layer must be a whole number from 0 to 4"),
+    "layer by default": (dict(methods=["nib"]), ValueError, "layer must be a whole number from 0 to 4, got 9"),
+    "protocol": (dict(protocol="author"), ValueError, r"protocol must be some of \['paper', 'released'\]"),
+    "no protocol": (dict(protocol=[]), ValueError, "protocol must be some of"),
+    "protocol twice": (dict(protocol=["paper", "paper"]), ValueError, "protocol must be some of"),
+    "metric": (dict(metrics=["auc"]), ValueError, r"metrics must be some of \['confidence', 'localisation'\]"),
+    "metrics as a word": (dict(metrics="confidence"), ValueError, "metrics must be some of"),
+    "batch_size": (dict(batch_size=0), ValueError, "batch_size must be a whole number of at least 1, got 0"),
+    "no pairs": (dict(pairs=lambda pairs: []), ValueError, "pairs must be at least one"),
+    "an id twice": (dict(pairs=last(id="pair-0")), ValueError, "each with an id of its own, got 5 pairs"),
+    "no id": (dict(pairs=without("id")), ValueError, "columns id, image and text, got image, masks, text"),
+    "no text": (dict(pairs=without("text")), ValueError, "columns id, image and text, got id, image, masks"),
+    "no image": (dict(pairs=without("image")), ValueError, "columns id, image and text, got id, masks, text"),
+    "an empty caption": (dict(pairs=last(text=" ")), ValueError, "a caption must hold at least one word"),
+    "a long caption": (dict(pairs=last(text="a dog " * 20)), ValueError, "the model's context is 32"),
+    "no masks": (dict(pairs=without("masks"), metrics=METRICS), ValueError, "localisation needs masks"),
+    **{
+        f"shard {shard}": (dict(shard=shard), ValueError, r"shard must be \(i, n\) with 0 <= i < n, got")
+        for shard in [(2, 2), (-1, 2), (0, 0), (0,), (0, 1, 2), (0.0, 2), (False, 2)]
+    },
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_errors_come_before_any_work(clip, pairs, tmp_path, calls, case):
+    options, error, message = WRONG[case]
+    options = dict(methods=[NIB], batch_size=2, pairs=list) | options
+    rows = options.pop("pairs")(pairs)
+    with pytest.raises(error, match=message):
+        quiet(clip, rows, **options, output=tmp_path)
+    assert not any(calls.values())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_data_set_without_the_columns(clip):
+    data = datasets.Dataset.from_dict({"image": [1], "caption": ["a"]})
+    with pytest.raises(ValueError, match="columns id, image and text, got caption, image"):
+        quiet(clip, data, ["none"])
+
+
+def test_a_model_without_an_image_processor_is_no_reason_to_skip_pictures(clip, pairs, tokenizer):
+    bare = nib.HookedCLIP(clip.model, tokenizer)
+    with pytest.raises(ValueError, match="this model came without an image processor"):
+        quiet(bare, pairs, ["none"])
+    rows = [row | {"image": to_pixel_values(clip, row["image"])[0]} for row in pairs]
+    assert_frame_equal(quiet(bare, rows, [NIB]), quiet(clip, pairs, [NIB]))
+
+
+def test_pictures_of_unlike_sizes_do_not_go_together(clip, pairs):
+    rows = [row | {"image": torch.zeros(3, 60, 60 + 12 * index)} for index, row in enumerate(pairs)]
+    with pytest.raises(ValueError, match="pixel values of one batch must have one shape"):
+        quiet(clip, rows, ["none"], batch_size=2)
+    assert quiet(clip, rows, ["none"], batch_size=1)["id"].nunique() == 5
+
+
+def test_long_captions_may_be_cut(clip, pairs):
+    rows = [*pairs[:1], pairs[1] | {"text": "a dog " * 20}]
+    with pytest.warns(UserWarning, match="its end is cut off"):
+        frame = quiet(clip, rows, ["none"], truncate=True)
+    assert frame["id"].nunique() == 2
+
+
+def test_says_nothing_where_nothing_is_wrong(clip, pairs, tmp_path, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(clip, pairs, [NIB, "random"], BOTH, metrics=METRICS, output=tmp_path)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_leaves_the_model_as_it_was(clip, pairs):
+    before = {name: value.clone() for name, value in clip.model.state_dict().items()}
+    quiet(clip, pairs, [NIB, M2IB, "chefer"], BOTH)
+    assert all(torch.equal(value, before[name]) for name, value in clip.model.state_dict().items())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in clip.model.modules())
+    assert not any(p.requires_grad or p.grad is not None for p in clip.model.parameters())
