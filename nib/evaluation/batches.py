@@ -1,6 +1,6 @@
 """Read pairs and settings, and say what is wrong with them before any work.
 
-Exports `Batch`, `Pairs`, `Setting`, `read_batch`, `read_pairs`, `column` and `check_setting`.
+Exports `Batch`, `Pairs`, `Setting`, `read_batch`, `read_pairs`, `column`, `check_settings` and `check_setting`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nib.attribution import check_method
 from nib.clip import HookedCLIP
+from nib.datasets.rows import BROKEN
 from nib.evaluation.parts import hash_all, to_bytes
 from nib.inputs import to_pixel_values, to_tokens
 from nib.shapes import AttentionMask, InputIds, PixelValues
@@ -57,7 +58,7 @@ def read_batch(
         try:
             pair = pairs[row]
             pictures.append(to_pixel_values(clip, pair["image"]))
-        except (OSError, ValueError, SyntaxError) as error:  # PIL raises all three on broken files
+        except BROKEN as error:
             if clip.image_processor is None:  # then no file was at fault
                 raise
             skipped.append({"id": ids[row], "reason": str(error)})
@@ -103,6 +104,14 @@ def column(pairs: Pairs, name: str) -> list:
     if lacking:
         raise ValueError(f"pairs must have the columns id, image and text, got {', '.join(sorted(lacking[0]))}")
     return list(pairs[name]) if is_table else [row[name] for row in pairs]
+
+
+def check_settings(clip: HookedCLIP, methods: Setting | Sequence[Setting]) -> list[dict[str, Any]]:
+    """Check methods, or a single one, and give each with its parameters as one dict."""
+    settings = [methods] if isinstance(methods, (str, Mapping)) else list(methods)
+    if not settings:
+        raise ValueError("methods must be at least one, got none")
+    return [check_setting(clip, setting) for setting in settings]
 
 
 def check_setting(clip: HookedCLIP, setting: Setting) -> dict[str, Any]:

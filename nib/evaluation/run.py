@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 import nib
 from nib.clip import HookedCLIP
-from nib.evaluation.batches import Batch, Pairs, Setting, check_setting, column, read_batch
+from nib.evaluation.batches import Batch, Pairs, Setting, check_settings, column, read_batch
 from nib.evaluation.parts import hash_all, save_table, to_bytes
 from nib.evaluation.released import attribute_text_to_batch
 from nib.inputs import to_tokens
@@ -33,7 +33,7 @@ LOCALISATION = {"pointing_game": pointing_game, "auc": auc, "energy_inside": ene
 def evaluate(
     clip: HookedCLIP,
     pairs: Pairs,
-    methods: Sequence[Setting] = ("nib",),
+    methods: Setting | Sequence[Setting] = ("nib",),
     protocol: str | Sequence[str] = "paper",
     *,
     metrics: Sequence[str] = ("confidence",),
@@ -70,9 +70,7 @@ def evaluate(
         KeyError, TypeError: an unknown method or parameter.
         ValueError: another bad argument, no pairs, an id that occurs twice, or a caption that is empty or too long.
     """
-    settings = [check_setting(clip, setting) for setting in methods]
-    if not settings:
-        raise ValueError("methods must be at least one, got none")
+    settings = check_settings(clip, methods)
     protocols = [protocol] if isinstance(protocol, str) else list(protocol)
     _check_choice("protocol", protocols, PROTOCOLS)
     _check_choice("metrics", metrics, METRICS)

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from nib.clip import HookedCLIP
-from nib.evaluation.batches import Pairs, Setting, check_setting, read_pairs
+from nib.evaluation.batches import Pairs, Setting, check_settings, read_pairs
 from nib.methods import METHODS
 from nib.quadrature import check_count
 
@@ -19,7 +19,7 @@ from nib.quadrature import check_count
 def measure_fps(
     clip: HookedCLIP,
     pairs: Pairs,
-    methods: Sequence[Setting] = ("nib",),
+    methods: Setting | Sequence[Setting] = ("nib",),
     *,
     repeats: int = 5,
     truncate: bool = False,
@@ -40,7 +40,7 @@ def measure_fps(
     Raises:
         As `evaluate`.
     """
-    settings = [check_setting(clip, setting) for setting in methods]
+    settings = check_settings(clip, methods)
     check_count("repeats", repeats)
     batch = read_pairs(clip, pairs, truncate)
     rows = []
@@ -57,7 +57,8 @@ def measure_fps(
             rows.append(
                 {**setting, "repeat": repeat, "pairs": pairs_done, "seconds": seconds, "fps": pairs_done / seconds}
             )
-    return pd.DataFrame(rows)
+    names = list(dict.fromkeys(name for setting in settings for name in setting))
+    return pd.DataFrame(rows, columns=[*names, "repeat", "pairs", "seconds", "fps"])
 
 
 def _synchronise(clip: HookedCLIP) -> None:

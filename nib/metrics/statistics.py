@@ -37,7 +37,7 @@ def _draw(n: int, n_resamples: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, n, (n_resamples, n))
 
 
-def summarise(values: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+def summarise(values: pd.DataFrame, by: str | Sequence[str]) -> pd.DataFrame:
     """Average `value` in each group, with its 95 % bootstrap interval.
 
     Args:
@@ -52,11 +52,12 @@ def summarise(values: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     Raises:
         KeyError: a column is missing.
     """
+    by = [by] if isinstance(by, str) else list(by)
     missing = sorted({*by, "value"} - set(values.columns))
     if missing:
         raise KeyError(f"the table has no column {', '.join(missing)}; it has {', '.join(values.columns)}")
     rows = []
-    for key, group in values.groupby(list(by), sort=False, dropna=False):
+    for key, group in values.groupby(by, sort=False, dropna=False):
         found = group["value"].dropna().to_numpy()
         low, high = bootstrap_interval(found) if len(found) > 1 else (np.nan, np.nan)
         mean = found.mean() if len(found) else np.nan
