@@ -43,12 +43,20 @@ def make_pairs(clip: nib.HookedCLIP, pairs: int) -> dict:
     return {name: tensor.to(clip.device) for name, tensor in tensors.items()}
 
 
+def plain_suffix(split, z):
+    """Run the model's own blocks, the last one too, and pool."""
+    args, kwargs = split.arguments
+    for block in split.tower.blocks[split.layer :]:
+        z = block(z, *args, **kwargs)
+    return split.tower.projection(split.tower.norm(z[torch.arange(len(z)), split.pool_index]))
+
+
 def plain_side(split, target, n_steps):
     """Run the steps one after another for one tower."""
     scores = torch.zeros(split.hidden_states.shape[:2], device=target.device)
     for step in range(1, n_steps + 1):
         z = (split.hidden_states * step / n_steps).requires_grad_()
-        cosine_similarity(split(z), target).sum().backward()
+        cosine_similarity(plain_suffix(split, z), target).sum().backward()
         scores += (split.hidden_states * z.grad).sum(-1) / n_steps
     return scores
 
@@ -62,8 +70,8 @@ def plain_loop(clip, pixel_values, input_ids, attention_mask, layer, n_steps):
         for ids, mask in zip(input_ids, attention_mask)
     ]
     with torch.no_grad():
-        image_embeds = image(image.hidden_states)
-        text_embeds = torch.cat([text(text.hidden_states) for text in texts])
+        image_embeds = plain_suffix(image, image.hidden_states)
+        text_embeds = torch.cat([plain_suffix(text, text.hidden_states) for text in texts])
     image_scores = plain_side(image, text_embeds, n_steps)
     text_scores = [plain_side(text, image_embeds[i : i + 1], n_steps) for i, text in enumerate(texts)]
     clip.model.zero_grad(set_to_none=True)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from nib.plotting import new_figure
 
@@ -50,6 +51,8 @@ def plot_lines(
                 for _, row in level.iterrows():
                     axes.axhline(row["mean"], color=colour, ls="--", linewidth=1)
         axes.set(title=str(name), xlabel=label or x, xscale=x_scale)
+        if x_scale == "linear" and (summary[x] % 1 == 0).all():  # layers, steps: no ticks between them
+            axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     return figure
 

@@ -1,0 +1,112 @@
+"""Write the same function differently (Implementation Invariance of the NIB paper, App. E).
+
+Exports `fold_norms` and `split_linears`, under which maps stay, and `reparameterise`, under which they
+need not: the property speaks of what follows z, not of z.
+"""
+
+import copy
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from nib.clip import HookedCLIP, Split
+
+
+def fold_norms(clip: HookedCLIP) -> HookedCLIP:
+    """Move the scale of each layer norm of the blocks, and of the one before the projection, into the linears after it.
+
+    W (s * x + b) = (W diag(s)) (x + b / s): the scale becomes 1, the bias b / s.
+
+    Returns:
+        Another model that computes the same embeddings; the given one stays as it is.
+
+    Raises:
+        ValueError: a scale is 0, so that it cannot be undone.
+    """
+    model = copy.deepcopy(clip.model)
+    for tower, norm, projection in (
+        (model.vision_model, model.vision_model.post_layernorm, model.visual_projection),
+        (model.text_model, model.text_model.final_layer_norm, model.text_projection),
+    ):
+        for block in tower.encoder.layers:
+            attention = block.self_attn
+            _fold(block.layer_norm1, attention.q_proj, attention.k_proj, attention.v_proj)
+            _fold(block.layer_norm2, block.mlp.fc1)
+        _fold(norm, projection)
+    return HookedCLIP(model, clip.tokenizer, clip.image_processor)
+
+
+@torch.no_grad()
+def _fold(norm: nn.LayerNorm, *linears: nn.Linear) -> None:
+    if (norm.weight == 0).any():
+        raise ValueError("every scale of a layer norm must differ from 0 to be folded")
+    for linear in linears:
+        linear.weight.mul_(norm.weight)  # (out, in) * (in,)
+    norm.bias.div_(norm.weight)
+    norm.weight.fill_(1)
+
+
+@torch.no_grad()
+def split_linears(clip: HookedCLIP) -> HookedCLIP:
+    """Write each linear layer of the blocks as two, by a QR decomposition of its weight.
+
+    Returns:
+        Another model that computes the same embeddings; the given one stays as it is.
+    """
+    model = copy.deepcopy(clip.model)
+    for tower in (model.vision_model, model.text_model):
+        for block in tower.encoder.layers:
+            for parent, name in (
+                *((block.self_attn, name) for name in ("q_proj", "k_proj", "v_proj", "out_proj")),
+                (block.mlp, "fc1"),
+                (block.mlp, "fc2"),
+            ):
+                setattr(parent, name, _halve(getattr(parent, name)))
+    return HookedCLIP(model, clip.tokenizer, clip.image_processor)
+
+
+def _halve(linear: nn.Linear) -> nn.Sequential:
+    left, right = torch.linalg.qr(linear.weight)  # (out, rank), (rank, in)
+    first = nn.Linear(right.shape[1], right.shape[0], bias=False).to(right)
+    second = nn.Linear(left.shape[1], left.shape[0]).to(left)
+    for parameter, value in ((first.weight, right), (second.weight, left), (second.bias, linear.bias)):
+        parameter.copy_(value)
+    return nn.Sequential(first, second)
+
+
+class _Undo(nn.Module):
+    """Take a scale and an offset off the hidden states before a module that follows the cut."""
+
+    def __init__(self, module: nn.Module, scale: float, offset: torch.Tensor):
+        super().__init__()
+        self.module, self.scale, self.offset = module, scale, offset
+
+    def forward(self, hidden_states, *args, **kwargs):
+        return self.module((hidden_states - self.offset) / self.scale, *args, **kwargs)
+
+
+def reparameterise(split: Split, scale: float = 1.0, offset: torch.Tensor | float = 0.0) -> Split:
+    """Write z as scale * z + offset, and let the suffix undo it.
+
+    The embedding is the same function of the input. A scale leaves the map as it is; an offset moves
+    the end of the path at lambda = 0, which becomes another state, and so the map.
+
+    Args:
+        split: the tower, cut before any of its blocks.
+        scale: other than 0.
+        offset: a number, (width,) or (tokens, width).
+
+    Raises:
+        ValueError: the scale is 0, or no block follows the cut.
+    """
+    if scale == 0 or split.layer >= len(split.tower.blocks):
+        raise ValueError(
+            f"scale must differ from 0 and a block follow the cut, got {scale} and layer {split.layer}"
+            f" of {len(split.tower.blocks)}"
+        )
+    offset = torch.as_tensor(offset).to(split.hidden_states)
+    blocks = list(split.tower.blocks)
+    blocks[split.layer] = _Undo(blocks[split.layer], scale, offset)
+    tower = replace(split.tower, blocks=nn.ModuleList(blocks))
+    return replace(split, hidden_states=scale * split.hidden_states + offset, tower=tower)

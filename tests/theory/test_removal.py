@@ -1,0 +1,33 @@
+"""What the similarity loses without a token is what a plain loop says."""
+
+import torch
+from torch.nn.functional import cosine_similarity
+from torch.testing import assert_close
+
+from nib.theory import drops_without_states
+
+
+def test_a_plain_loop_agrees(clip, tokens):
+    split = clip.text.split(tokens["input_ids"], 2, tokens["attention_mask"])
+    targets = torch.randn(3, 16, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    drops = drops_without_states(split, targets)
+    for pair in range(3):
+        alone, z = split[pair : pair + 1], split.hidden_states[pair : pair + 1]
+        for token in range(z.shape[1]):
+            keep = (torch.arange(z.shape[1]) != token).to(z)[None, :, None]
+            change = cosine_similarity(alone(z), targets[pair]) - cosine_similarity(alone(z * keep), targets[pair])
+            assert_close(drops[pair, token], change[0], atol=1e-12, rtol=0)
+    assert drops.abs().max() > 1e-3
+
+
+def test_a_token_after_the_end_costs_nothing(clip, tokens):
+    split = clip.text.split(tokens["input_ids"], 2, tokens["attention_mask"])
+    drops = drops_without_states(split, torch.ones(3, 16, dtype=torch.float64))
+    assert (drops[tokens["attention_mask"] == 0] == 0).all()
+
+
+def test_only_the_class_token_counts_after_the_last_block(clip, pixel_values):
+    split = clip.image.split(pixel_values, 4)
+    drops = drops_without_states(split, torch.ones(3, 16, dtype=torch.float64))
+    assert (drops[:, 1:] == 0).all()
+    assert (drops[:, 0] != 0).all()
