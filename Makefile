@@ -16,12 +16,27 @@ endif
 NOTEBOOKS := $(wildcard notebooks/[0-9]*.ipynb)
 STEMS := $(NOTEBOOKS:notebooks/%.ipynb=%)
 SOURCES := $(shell find nib data notebooks -name '*.py' -o -name '*.parquet' -o -name '*.safetensors' \
-	-o -name '*.csv' -o -name '*.jpg' -o -name matplotlibrc)
+	-o -name '*.csv' -o -name '*.jpg' -o -name matplotlibrc -o -name $(PROFILE).yaml)
+
+# `make figures PROFILE=paper` reads notebooks/profiles/paper.yaml and writes figures/paper/.
+PROFILE ?= embedded
+BUILD := build/$(PROFILE)
+FIGURES := $(if $(filter embedded,$(PROFILE)),figures,figures/$(PROFILE))
+RESULTS := 04_quantitative 05_num_steps 06_target_layer 07_beta_sensitivity
+
+# One thread a notebook and a notebook a core: faster than the other way round, and the same digits on any machine.
+JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
+RUN := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PYTHON) notebooks/run.py
 
 export PYTHONPATH := $(CURDIR)
 export HF_HUB_DISABLE_TELEMETRY := 1
+# glibc hands every large tensor's memory back and takes it anew, which costs small models half their time.
+export MALLOC_TRIM_THRESHOLD_ := 4294967296
+export MALLOC_TOP_PAD_ := 268435456
+export MALLOC_MMAP_MAX_ := 0
+export OMP_WAIT_POLICY := passive
 
-.PHONY: help env lint test test-slow notebooks figures train-mini clean
+.PHONY: help env lint test test-slow notebooks figures results sweep train-mini clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,25 +59,34 @@ test: lint  ## Check style and run the tests, offline, in minutes
 test-slow: $(ENVIRONMENT)  ## Run the tests that take long
 	$(PYTHON) -m pytest -m slow
 
-figures: $(STEMS:%=figures/%.png)  ## Run copies of the notebooks and write figures/ (offline)
+figures: $(ENVIRONMENT)  ## Run copies of the notebooks, JOBS at once, and write figures/ (offline; PROFILE=paper for the paper's)
+	$(MAKE) --no-print-directory -j$(JOBS) $(STEMS:%=$(FIGURES)/%.png)
+
+results: $(ENVIRONMENT)  ## Run notebooks 04 to 07 at full size (an hour or two; a killed run goes on) and keep the summaries
+	$(MAKE) figures PROFILE=full STEMS="$(RESULTS)"
+	mkdir -p data/results
+	cp figures/full/*.csv data/results/
 
 notebooks: $(ENVIRONMENT)  ## Run the notebooks in place, so that they hold fresh outputs
-	$(PYTHON) notebooks/run.py --in-place $(NOTEBOOKS)
+	$(RUN) --in-place $(NOTEBOOKS)
+
+sweep: $(ENVIRONMENT)  ## Run a grid of notebook runs: GRID=notebooks/grids/beta.yaml, and what else in SWEEP="--workers 4"
+	$(PYTHON) -m nib.sweep $(GRID) $(SWEEP)
 
 train-mini: $(ENVIRONMENT)  ## Train the embedded model again (an hour on two cores; resumes)
 	$(PYTHON) -m data.mini_clip.train
 	$(PYTHON) -m data.mini_clip.score
 	$(PYTHON) -m data.mini_clip.plot_curve
 
-clean:  ## Remove what `figures` built, not .venv
-	rm -rf build
+clean:  ## Remove what `figures` built, neither .venv nor the results of sweeps
+	rm -rf $(filter-out build/sweeps,$(wildcard build/*))
 
-# A notebook runs as a copy in build/ and draws into build/figures/; only when it has ended well
-# does its executed copy appear there and are its figures moved into place.
-build/notebooks/%.ipynb: notebooks/%.ipynb $(SOURCES) $(ENVIRONMENT)
-	$(PYTHON) notebooks/run.py $<
+# A notebook runs as a copy in build/PROFILE/ and draws there; only when it has ended well does its
+# executed copy appear and are its figures moved into place.
+$(BUILD)/notebooks/%.ipynb: notebooks/%.ipynb $(SOURCES) $(ENVIRONMENT)
+	$(RUN) --profile $(PROFILE) $<
 
-figures/%.png: build/notebooks/%.ipynb
-	mkdir -p figures
-	cp build/figures/$*/* figures/
+$(FIGURES)/%.png: $(BUILD)/notebooks/%.ipynb
+	mkdir -p $(FIGURES)
+	cp $(BUILD)/figures/$*/* $(FIGURES)/
 	touch $@

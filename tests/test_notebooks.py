@@ -4,23 +4,17 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import papermill
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "notebooks"))
 
-from run import hash_code  # noqa: E402
+from run import PROFILES, hash_code, read_profile  # noqa: E402
 
 PATHS = sorted(ROOT.glob("notebooks/[0-9]*.ipynb"))
-PHOTO = str(ROOT / "data" / "photo" / "chelsea.jpg")
-SMALL = {
-    "00_quickstart": {"layer": 2, "n_steps": 2},
-    "02_qualitative": {"layer": 2, "n_steps": 2, "layers": [0, 4], "steps": [1, 2], "n_scenes": 3}
-    | {"image": PHOTO, "mask": None, "rise_masks": 20}
-    | {"method_options": {"m2ib": {"layer": 2}, "gradcam": {"layer": 2}}},
-}
-
 all_notebooks = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
@@ -67,9 +61,27 @@ def test_committed_outputs_name_no_path_of_the_machine(path):
 @all_notebooks
 def test_runs_on_a_tiny_model(path, model_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    parameters = {"model": str(model_folder), "figures_dir": str(tmp_path / "figures"), **SMALL[path.stem]}
+    paths = {"figures_dir": str(tmp_path / "figures"), "output": str(tmp_path / "table.parquet")}
+    parameters = {"model": str(model_folder), **paths, **read_profile("smoke", path)}
     papermill.execute_notebook(
         path, tmp_path / path.name, parameters, cwd=ROOT / "notebooks", kernel_name="python3", progress_bar=False
     )
     for suffix in ("png", "csv"):
         assert (tmp_path / "figures" / f"{path.stem}.{suffix}").stat().st_size > 0
+    assert len(pd.read_parquet(tmp_path / "table.parquet"))
+
+
+@all_notebooks
+@pytest.mark.parametrize("profile", sorted(file.stem for file in PROFILES.glob("*.yaml")))
+def test_profiles_set_only_what_is_declared(path, profile):
+    read_profile(profile, path)
+
+
+def test_profiles_name_no_notebook_that_is_not_there():
+    for file in PROFILES.glob("*.yaml"):
+        assert set(yaml.safe_load(file.read_text())) <= {"extends", "common", *(path.stem for path in PATHS)}, file
+
+
+def test_an_unknown_profile_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"one of .*embedded.*, got 'no such'"):
+        read_profile("no such", PATHS[0])

@@ -1,6 +1,6 @@
 """Measure whether a map lies on the object that the text names.
 
-Exports `pointing_game`, `auc`, `energy_inside` and `HIGHER_IS_BETTER`.
+Exports `pointing_game`, `auc`, `energy_inside`, `put_on_masks` and `HIGHER_IS_BETTER`.
 """
 
 import torch
@@ -28,7 +28,7 @@ def pointing_game(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
     Raises:
         ValueError: shapes that do not fit, scores that are not finite, or a mask without a pixel.
     """
-    large = _on_masks(scores, masks)
+    large = put_on_masks(scores, masks)
     highest = large == large.amax((1, 2), keepdim=True)
     return (highest & masks.bool()).sum((1, 2)) / highest.sum((1, 2))
 
@@ -50,7 +50,7 @@ def auc(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
         ValueError: shapes that do not fit, scores that are not finite, or a mask without a pixel or
             without background.
     """
-    large = _on_masks(scores, masks).flatten(1).cpu()
+    large = put_on_masks(scores, masks).flatten(1).cpu()
     inside = masks.bool().flatten(1).cpu()
     if inside.all(1).any():
         raise ValueError("every mask must leave at least one pixel of background")
@@ -77,12 +77,12 @@ def energy_inside(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
     Raises:
         ValueError: shapes that do not fit, scores that are not finite, or a mask without a pixel.
     """
-    mass = _on_masks(scores, masks).clamp(min=0)
+    mass = put_on_masks(scores, masks).clamp(min=0)
     mass = torch.where(mass.amax((1, 2), keepdim=True) > 0, mass, 1.0)
     return (mass * masks.to(mass)).sum((1, 2)) / mass.sum((1, 2))
 
 
-def _on_masks(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
+def put_on_masks(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
     """Upsample maps to the size of the masks, in float64, so that what is equal stays equal.
 
     Interpolation rounds: what was flat differs in its last digits. Twelve digits of the largest

@@ -16,7 +16,7 @@ from torch.nn.functional import cosine_similarity
 
 from nib.clip import HookedCLIP
 from nib.inputs import to_tokens
-from nib.metrics.localisation import _on_masks
+from nib.metrics.localisation import put_on_masks
 from nib.quadrature import check_count
 from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PairValues, PixelValues
 
@@ -37,7 +37,7 @@ def signed_mass(scores: GridScores, masks: Tensor) -> tuple[PairValues, PairValu
     Raises:
         ValueError: shapes that do not fit, scores that are not finite, or a mask without a pixel.
     """
-    large = _on_masks(scores, masks)
+    large = put_on_masks(scores, masks)
     total = large.abs().sum((1, 2))
     total = torch.where(total > 0, total, 1.0)
     inside = large * masks.to(large)

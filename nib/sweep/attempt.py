@@ -61,6 +61,8 @@ def attempt(
     store, started = Store(folder), time.monotonic()
     if store.has(run.name):
         return Outcome(run.name, "cached")
+    if driver in _stopped:
+        return Outcome(run.name, "stopped")
     cell = kept = ""
     try:
         error = _find_change(run)

@@ -1,0 +1,71 @@
+"""`make figures PROFILE=paper_trial` runs from the ids in the profile to the figures, on a hub of this machine."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import make_config, randomise
+from hub import client_environment, serve
+from hub_data import write_all
+from transformers import CLIPImageProcessorPil, CLIPModel
+
+ROOT = Path(__file__).parents[1]
+MODEL = "openai/clip-vit-base-patch32"
+PATHS = sorted(ROOT.glob("notebooks/[0-9]*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory, tokenizer):
+    """A narrow random model with the depth and the pictures of ViT-B/32, and all data sets in small."""
+    folder = tmp_path_factory.mktemp("paper")
+    config = make_config(eos_token_id=2, image_size=224, patch_size=32)
+    for part in (config.text_config, config.vision_config):
+        part.num_hidden_layers = 12
+    randomise(CLIPModel(config)).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    CLIPImageProcessorPil().save_pretrained(folder / "model")
+    with serve({MODEL: folder / "model"}, write_all(folder / "data")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of the project, so that nothing is written into it."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("nib", "data"):
+        (folder / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    shutil.copy(ROOT / "Makefile", folder)
+    return folder
+
+
+def make_figure(stem: str, url: str, project: Path) -> Path:
+    target = f"figures/paper_trial/{stem}.png"
+    environment = os.environ | client_environment(url, project / "hf")
+    command = ["make", "-C", project, target, "PROFILE=paper_trial", f"PYTHON={sys.executable}"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return project / target
+
+
+def test_the_table_of_all_methods_and_its_published_values(hub, project):
+    figure = make_figure("04_quantitative", hub, project)
+    assert figure.stat().st_size > 0
+    summary = pd.read_csv(figure.with_suffix(".csv"))
+    assert set(summary.dataset) == {"conceptual_captions", "tiny_imagenet", "flickr8k"}
+    absolute = summary[~summary.metric.str.endswith("relative")]  # a random model has similarities below 0
+    assert set(absolute.n) == {3}
+    published = pd.read_csv(figure.with_name("04_quantitative_published.csv"))
+    row = published[(published.dataset == "flickr8k") & (published.method == "nib") & (published.metric == "text_drop")]
+    assert set(row.published) == {0.4562}  # Table 2 of the paper
+    assert set(published.dataset) == set(summary.dataset)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stem", [path.stem for path in PATHS if path.stem != "04_quantitative"])
+def test_every_notebook(stem, hub, project):
+    assert make_figure(stem, hub, project).stat().st_size > 0
