@@ -130,10 +130,13 @@ def sweep(
                 else:
                     outcomes[run.name] = outcome
                     progress.count(outcome.state)
-        finally:
-            if futures and client.status == "running":
+        except ConnectionError:
+            raise  # nobody is left to cancel with
+        except BaseException:
+            if client.status == "running":
                 client.cancel([future for future, _ in futures.values()])
                 client.run(stop, driver, on_error="ignore")
+            raise
     return list(outcomes.values())
 
 
@@ -151,7 +154,10 @@ def _wait(finished: SimpleQueue, client: Client, progress: Progress, driver: str
     if client.status != "running" or (future is not None and future.cancelled()):
         raise ConnectionError("the scheduler has gone")
     if time.monotonic() - progress.refreshed > REFRESH:
-        progress.show(_count_running(client, driver))
+        try:
+            progress.show(_count_running(client, driver))
+        except OSError as error:  # Dask's own, when the scheduler went a moment ago
+            raise ConnectionError("the scheduler has gone") from error
     return future
 
 

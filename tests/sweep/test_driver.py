@@ -145,7 +145,7 @@ def test_an_interrupt_stops_what_is_under_way(runs, store, replace, monkeypatch)
 
 
 def test_a_scheduler_that_goes_is_an_error(runs, store, replace):
-    with start(1) as client:
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}), start(1) as client:
         cluster = client.cluster
         closing = threading.Timer(2, lambda: cluster.sync(cluster.scheduler.close))
         replace(lambda run, **_: wait_for(lambda: cluster.scheduler.status.name != "running", 30))
