@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from contextlib import contextmanager
+from queue import SimpleQueue
 
 import dask
 import pytest
@@ -144,14 +145,13 @@ def test_an_interrupt_stops_what_is_under_way(runs, store, replace, monkeypatch)
         assert "interrupted" in workers._stopped
 
 
-def test_a_scheduler_that_goes_is_an_error(runs, store, replace):
-    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}), start(1) as client:
-        cluster = client.cluster
-        closing = threading.Timer(2, lambda: cluster.sync(cluster.scheduler.close))
-        replace(lambda run, **_: wait_for(lambda: cluster.scheduler.status.name != "running", 30))
-        closing.start()
-        with pytest.raises(ConnectionError, match="the scheduler has gone"):
-            driver.sweep(client, runs, store, "me")
+def test_a_scheduler_that_goes_is_an_error(monkeypatch):
+    """A real one is killed in test_faults.py."""
+    monkeypatch.setattr(driver, "REFRESH", 0.1)
+    with start(1) as client, driver.Progress(1, 0) as progress:
+        assert driver._wait(SimpleQueue(), client, progress, "me") is None
+    with pytest.raises(ConnectionError, match="the scheduler has gone"):
+        driver._wait(SimpleQueue(), client, progress, "me")
 
 
 @pytest.fixture
