@@ -16,7 +16,8 @@ from nib.clip import HookedCLIP
 from nib.datasets.rows import BROKEN
 from nib.evaluation.parts import hash_all, to_bytes
 from nib.inputs import to_pixel_values, to_tokens
-from nib.shapes import AttentionMask, InputIds, PixelValues
+from nib.metrics.confidence import embed_pairs
+from nib.shapes import AttentionMask, Embeds, InputIds, PixelValues
 
 Pairs = Sequence[Mapping[str, Any]]  # rows with id, image and text: a `datasets.Dataset` or a list of dicts
 Setting = str | Mapping[str, Any]  # a method, or {"method": ..., parameter: value, ...}
@@ -31,10 +32,17 @@ class Batch:
     input_ids: InputIds
     attention_mask: AttentionMask
     masks: Tensor | None
+    embedded: tuple[Embeds, Embeds] | None = None
 
     def arguments(self) -> tuple[PixelValues, InputIds, AttentionMask]:
         """Give what every method takes."""
         return self.pixel_values, self.input_ids, self.attention_mask
+
+    def embeds(self, clip: HookedCLIP) -> tuple[Embeds, Embeds]:
+        """Embed pictures and captions, once for all methods."""
+        if self.embedded is None:
+            self.embedded = embed_pairs(clip, *self.arguments())
+        return self.embedded
 
     def hash(self) -> str:
         """Hash the numbers that the results depend on."""

@@ -23,6 +23,7 @@ def attribute_text_to_batch(
     pixel_values: PixelValues,
     input_ids: InputIds,
     attention_mask: AttentionMask | None = None,
+    image_embeds: Embeds | None = None,
 ) -> TokenScores:
     """Attribute the mean similarity of each text to all pictures of the batch, as the released code does.
 
@@ -30,17 +31,24 @@ def attribute_text_to_batch(
     factor does not change a stretched map, but M2IB weighs its similarity against its KL: there beta is divided
     by |m|, which gives the same loss but for a factor, to which Adam is blind.
 
+    Args:
+        image_embeds: (batch, embed), of the pictures; None where they are not known yet.
+
     Returns:
         (batch, tokens), the scores of the text.
     """
     with torch.no_grad():
-        mean = normalize(clip.image.embed(pixel_values), dim=-1).mean(0)  # (embed,)
+        image_embeds = clip.image.embed(pixel_values) if image_embeds is None else image_embeds
+        mean = normalize(image_embeds, dim=-1).mean(0)  # (embed,)
     parameters = dict(parameters)
     if method == "m2ib":
         beta = parameters.get("beta", inspect.signature(METHODS["m2ib"]).parameters["beta"].default)
         parameters["beta"] = beta / float(mean.norm())
     if method == "rise":
         parameters["n_masks"] = 1  # only its text is asked for
+    patch = clip.model.config.vision_config.patch_size
+    if method != "random":  # its draws are seeded by the picture; others do not see it: one patch costs least
+        pixel_values = pixel_values[..., :patch, :patch]
     with _embed_all_pictures_as(clip, mean):
         return METHODS[method](clip, pixel_values, input_ids, attention_mask, **parameters).text
 

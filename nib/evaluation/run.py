@@ -119,22 +119,24 @@ class Work:
         parameters = dict(self.setting)
         method = parameters.pop("method")
         scores = METHODS[method](self.clip, *self.batch.arguments(), **parameters)
+        embeds = self.batch.embeds(self.clip) if "confidence" in self.metrics else None
         of_image = {}  # the same under every protocol
         if "localisation" in self.metrics:
             of_image |= {
                 name: function(scores.image.cpu(), self.batch.masks) for name, function in LOCALISATION.items()
             }
         if "confidence" in self.metrics:
-            of_image |= confidence(self.clip, *self.batch.arguments(), scores, sides=("image",))
+            of_image |= confidence(self.clip, *self.batch.arguments(), scores, sides=("image",), embeds=embeds)
         frames = []
         for protocol in self.protocols:
             values = dict(of_image)
             if "confidence" in self.metrics:
                 seen = scores
                 if protocol == "released":
-                    text = attribute_text_to_batch(self.clip, method, parameters, *self.batch.arguments())
+                    pairs = self.batch.arguments()
+                    text = attribute_text_to_batch(self.clip, method, parameters, *pairs, image_embeds=embeds[0])
                     seen = replace(scores, text=text)
-                values |= confidence(self.clip, *self.batch.arguments(), seen, protocol, sides=("text",))
+                values |= confidence(self.clip, *self.batch.arguments(), seen, protocol, sides=("text",), embeds=embeds)
             for metric, numbers in values.items():
                 frame = dict(id=self.batch.ids, protocol=protocol, metric=metric, value=numbers.double().cpu().numpy())
                 frames.append(pd.DataFrame(frame))

@@ -1,9 +1,9 @@
 """Measure how far a map keeps what the similarity rests on: Confidence Drop and Increase.
 
-Exports `confidence`, `PROTOCOLS` and `HIGHER_IS_BETTER`. Each input is multiplied by its own map, stretched
-to [0, 1], and the similarity of the pair is computed again (Chattopadhyay et al., Grad-CAM++, 2018, on
-probabilities; the M2IB and NIB papers, on cosines). An all-ones map drops nothing, so smooth and
-bright maps do well: compare with the controls.
+Exports `confidence`, `embed_pairs`, `PROTOCOLS` and `HIGHER_IS_BETTER`. Each input is multiplied by its own
+map, stretched to [0, 1], and the similarity of the pair is computed again (Chattopadhyay et al.,
+Grad-CAM++, 2018, on probabilities; the M2IB and NIB papers, on cosines). An all-ones map drops nothing, so
+smooth and bright maps do well: compare with the controls.
 """
 
 from collections.abc import Sequence
@@ -43,6 +43,7 @@ def confidence(
     protocol: str = "paper",
     batch_size: int = 64,
     sides: Sequence[str] = SIDES,
+    embeds: tuple[Embeds, Embeds] | None = None,
 ) -> dict[str, PairValues]:
     """Compare the similarity o of each pair with s, that of the input weighted by its map.
 
@@ -62,6 +63,8 @@ def confidence(
         protocol: one of `PROTOCOLS`.
         batch_size: pairs at once; bounds memory.
         sides: which of `SIDES` to measure; pictures are measured the same under both protocols.
+        embeds: of the pictures and of the captions, (batch, embed) each, from `clip.image.embed` and
+            `clip.text.embed`; None where they are not known yet.
 
     Returns:
         (batch,) each, in points (hundredths of a cosine): `image_drop` and `text_drop`, max(0, o - s) * 100,
@@ -85,20 +88,35 @@ def confidence(
     if not (scores.image.isfinite().all() and scores.text.isfinite().all()):  # it would stretch to a map of ones
         raise ValueError("scores must be finite, got NaN or infinity")
     weigh_text = {"paper": _weigh_words, "released": _weigh_stripped}[protocol]
+    embeds = embeds or embed_pairs(clip, pixel_values, input_ids, attention_mask, batch_size)
     parts = []
     for first in range(0, pairs, batch_size):
         rows = slice(first, first + batch_size)
-        pictures = pixel_values[rows] if len(pixel_values) == pairs else pixel_values.expand(pairs, -1, -1, -1)[rows]
         mask = None if attention_mask is None else attention_mask[rows]
-        image_embeds = clip.image.embed(pictures)
+        image, text = (part[rows] for part in embeds)
         found = {}
         if "image" in sides:
-            text_embeds = clip.text.embed(input_ids[rows], mask)
-            found |= _compare("image", *_weigh_picture(clip, pictures, image_embeds, text_embeds, scores.image[rows]))
+            pictures = pixel_values if len(pixel_values) == 1 else pixel_values[rows]
+            found |= _compare("image", *_weigh_picture(clip, pictures, image, text, scores.image[rows]))
         if "text" in sides:
-            found |= _compare("text", *weigh_text(clip, input_ids[rows], mask, image_embeds, scores.text[rows]))
+            found |= _compare("text", *weigh_text(clip, input_ids[rows], mask, image, scores.text[rows]))
         parts.append(found)
     return {name: torch.cat([part[name] for part in parts]) for name in HIGHER_IS_BETTER if name in parts[0]}
+
+
+@torch.no_grad()
+def embed_pairs(
+    clip: HookedCLIP,
+    pixel_values: PixelValues,
+    input_ids: InputIds,
+    attention_mask: AttentionMask | None = None,
+    batch_size: int = 64,
+) -> tuple[Embeds, Embeds]:
+    """Embed pictures and captions, `batch_size` at once; one picture that serves all captions is repeated."""
+    masks = [None] * len(input_ids) if attention_mask is None else attention_mask.split(batch_size)
+    image = torch.cat([clip.image.embed(part) for part in pixel_values.split(batch_size)])
+    text = torch.cat([clip.text.embed(*part) for part in zip(input_ids.split(batch_size), masks)])
+    return image.expand(len(text), -1), text
 
 
 def _compare(side: str, before: PairValues, after: PairValues) -> dict[str, PairValues]:
