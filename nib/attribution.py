@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from nib.clip import HookedCLIP
 from nib.inputs import Caption, Picture, to_picture, to_pixel_values, to_tokens
-from nib.methods import METHODS, Scores
+from nib.methods import METHODS, PRESETS, Scores
+from nib.methods.scores import SUMS
 from nib.quadrature import check_count
 from nib.result import Attribution
 from nib.shapes import PixelValues
@@ -41,7 +42,8 @@ def attribute(
         truncate: cut captions longer than the model's context instead of raising.
         batch_size: pairs at once, and rows of hidden states at once within a method.
         progress: show a bar when the work takes more than a few seconds.
-        parameters: of the method, such as `layer` and `n_steps`.
+        parameters: of the method, such as `layer` and `n_steps`; or `preset`, a key of `nib.PRESETS`, which sets
+            those of NIB that are not given.
 
     Returns:
         One `Attribution` for one picture and one caption, else a list.
@@ -112,8 +114,7 @@ def _to_attribution(scores: Scores, index, picture, caption, words, method, para
         words=names,
         word_scores=word_scores,
         similarity=number(scores.similarity),
-        image_gap=number(scores.image_gap),
-        text_gap=number(scores.text_gap),
+        **{name: number(getattr(scores, name)) for name in SUMS},
         picture=picture,
         text=caption if isinstance(caption, str) else " ".join(names),
         method=method,
@@ -122,15 +123,21 @@ def _to_attribution(scores: Scores, index, picture, caption, words, method, para
 
 
 def check_method(clip: HookedCLIP, method: str, parameters: dict) -> tuple[Callable[..., Scores], dict]:
-    """Find the method, make sure that it knows every parameter, and fill in its defaults.
+    """Find the method, make sure that it knows every parameter, and fill in its preset and its defaults.
 
     Raises:
         KeyError: unknown method.
         TypeError: unknown parameter.
-        ValueError: a layer that one of the towers does not have.
+        ValueError: an unknown preset, or a layer that one of the towers does not have.
     """
     if method not in METHODS:
         raise KeyError(f"method must be one of {sorted(METHODS)}, got {method!r}")
+    if method == "nib" and "preset" in parameters:
+        parameters = dict(parameters)
+        preset = parameters.pop("preset")
+        if preset is not None and preset not in PRESETS:
+            raise ValueError(f"preset must be one of {sorted(PRESETS)} or None, got {preset!r}")
+        parameters = {**PRESETS.get(preset, {}), **parameters}
     signature = inspect.signature(METHODS[method])
     known = {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
     unknown = sorted(set(parameters) - set(known))

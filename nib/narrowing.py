@@ -1,6 +1,6 @@
 """Integrate the gradient of the similarity along the narrowing path (Eq. 10 of the NIB paper).
 
-Exports `integrate`, one loop for both modalities. At the limit of a noiseless bottleneck
+Exports `integrate`, one loop for both modalities, and `anchor`, F(0). At the limit of a noiseless bottleneck
 (Theorem 2) the state lambda * z runs from nothing to z, and
 
     A_i = integral over lambda of z_i * (dF/dz_i)(lambda z),    F(z) = cos(suffix(z), target),
@@ -52,8 +52,20 @@ def integrate(
         chunks = zip(nodes.split(folded), weights.split(folded))
         scores.append(sum(_integrate_steps(part, goals, *chunk) for chunk in chunks))
         with torch.no_grad():
-            starts.append(_similarity(part, lambda_min * part.hidden_states, goals)[0])
+            start = _similarity(part, lambda_min * part.hidden_states, goals)[0] if lambda_min else anchor(part, goals)
+        starts.append(start)
     return torch.cat(scores), torch.cat(starts)
+
+
+@torch.no_grad()
+def anchor(split: Split, targets: Targets) -> PairValues:
+    """Give F(0), the similarity that is left of an input when nothing of it is: (batch, targets).
+
+    At 0 all tokens are alike and stay so in every block, whatever attends to whatever: no mask and no pooled
+    token makes a difference, so one row serves the batch.
+    """
+    embeds = split[:1](torch.zeros_like(split.hidden_states[:1]))  # (1, embed)
+    return cosine_similarity(embeds[None], targets, dim=-1)
 
 
 def _integrate_steps(split, targets, nodes, weights) -> TargetScores:

@@ -44,8 +44,11 @@ class Attribution:
         tokens, token_scores: all tokens, begin and end included, and (tokens,) scores.
         words, word_scores: words, and (words,) sums over each word's tokens; begin and end left out.
         similarity: cosine of the two embeddings.
-        image_gap, text_gap: sum of all scores less the difference they should add up to
-            (Theorem 3 of the NIB paper); None for methods without such a sum.
+        image_difference, text_difference: what all scores of a modality should add up to: F(z) - F(lambda_min z)
+            (Theorem 3 of the NIB paper). These and the gaps are None for methods without such a sum.
+        image_gap, text_gap: sum of all scores less that difference.
+        image_gap_from_zero, text_gap_from_zero: sum of all scores less F(z) - F(0); where the path begins at
+            lambda_min > 0 the scores leave out what the stretch below it explains.
         picture: (height, width, 3) uint8, what the model saw.
         text: the caption.
         method, parameters: what computed it.
@@ -58,8 +61,12 @@ class Attribution:
     words: list[str]
     word_scores: np.ndarray
     similarity: float
+    image_difference: float | None
+    text_difference: float | None
     image_gap: float | None
     text_gap: float | None
+    image_gap_from_zero: float | None
+    text_gap_from_zero: float | None
     picture: np.ndarray = field(repr=False)
     text: str
     method: str
@@ -81,11 +88,26 @@ class Attribution:
         return to_heatmap(scores, size or self.picture.shape[:2])[0].numpy()
 
     def plot(self) -> Figure:
-        """Show the picture, the signed map and the signed words; zero is neutral."""
+        """Show the picture, the signed map and the signed words; zero is neutral.
+
+        For NIB the caption says what the scores of each side add up to, and how far they miss F(z) - F(lambda_min z)
+        and F(z) - F(0).
+        """
         title = f'{self.method}: "{self.text}"   similarity {self.similarity:.3f}'
         if self.image_gap is not None:
-            title += f"   gap: image {self.image_gap:+.3f}, text {self.text_gap:+.3f}"
+            title += "".join(f"\n{self._describe_sum(number, side)}" for number, side in enumerate(("image", "text")))
         return plot_attribution(self.picture, self.image_scores, self.words, self.word_scores, title)
+
+    def _describe_sum(self, number: int, side: str) -> str:
+        difference, gap = getattr(self, f"{side}_difference"), getattr(self, f"{side}_gap")
+        from_zero = getattr(self, f"{side}_gap_from_zero")
+        total = difference + gap
+        start = self.parameters["lambda_min"]
+        start = start[number] if isinstance(start, (tuple, list)) else start
+        words = f"{side} scores add up to {total:+.3f}; "
+        if start:
+            words += f"F(z) - F({start:g} z) is {difference:+.3f}, gap {gap:+.3f}; "
+        return words + f"F(z) - F(0) is {total - from_zero:+.3f}, gap {from_zero:+.3f}"
 
     def to_dict(self) -> dict[str, Any]:
         """Give everything but the picture as plain numbers, strings and lists, ready for JSON."""

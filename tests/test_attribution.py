@@ -114,6 +114,38 @@ def test_gaps_say_how_far_the_scores_miss(clip, pictures, pairs):
         assert pair.text_gap == pytest.approx(text_sum - (pair.similarity - text_zero), abs=1e-10)
 
 
+def test_preset_sets_what_is_not_given(clip, pictures):
+    preset = nib.PRESETS["truncated"]
+    result = nib.attribute(clip, pictures[0], CAPTIONS[0], layer=2, preset="truncated")
+    assert_same(result, nib.attribute(clip, pictures[0], CAPTIONS[0], layer=2, **preset))
+    assert {name: result.parameters[name] for name in preset} == preset
+    assert "preset" not in result.parameters
+    other = nib.attribute(clip, pictures[0], CAPTIONS[0], layer=2, preset="truncated", n_steps=7)
+    assert other.parameters["n_steps"] == 7
+    assert other.parameters["lambda_min"] == preset["lambda_min"]
+    assert_same(nib.attribute(clip, pictures[0], CAPTIONS[0], preset=None, **PATH), nib.attribute(
+        clip, pictures[0], CAPTIONS[0], **PATH
+    ))  # fmt: skip
+    with pytest.raises(ValueError, match=r"preset must be one of \['truncated'\] or None, got 'short'"):
+        nib.attribute(clip, pictures[0], CAPTIONS[0], preset="short")
+    with pytest.raises(TypeError, match="gradcam has no parameter preset"):
+        nib.attribute(clip, pictures[0], CAPTIONS[0], method="gradcam", preset="truncated")
+
+
+def test_caption_of_a_figure_says_what_adds_up(clip, pictures, pairs):
+    title = pairs[0].plot()._suptitle.get_text()
+    total = pairs[0].image_scores.sum() + pairs[0].image_class_score
+    assert f"image scores add up to {total:+.3f}; F(z) - F(0) is {pairs[0].image_difference:+.3f}" in title
+    result = nib.attribute(clip, pictures[0], CAPTIONS[0], **PATH, lambda_min=(0.1, 0.25))
+    title = result.plot()._suptitle.get_text()
+    assert f"F(z) - F(0.1 z) is {result.image_difference:+.3f}, gap {result.image_gap:+.3f}" in title
+    assert f"F(z) - F(0.25 z) is {result.text_difference:+.3f}, gap {result.text_gap:+.3f}" in title
+    assert f"gap {result.text_gap_from_zero:+.3f}" in title
+    controls = nib.attribute(clip, pictures[0], CAPTIONS[0], method="center")
+    assert controls.image_difference is None
+    assert "F(" not in controls.plot()._suptitle.get_text()
+
+
 def test_words_begin_and_end_add_up_to_the_tokens(pairs):
     for pair in pairs:
         assert len(pair.word_scores) == len(pair.words)

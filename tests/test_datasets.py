@@ -139,3 +139,15 @@ def test_prompts_ask_for_one_object_among_others():
         assert image.tobytes() == row["image"].tobytes()
     places = [[with_article(name) for name in row["objects"]].index(prompt) for row, prompt in zip(rows, prompts)]
     assert set(places) == {0, 1, 2}  # not always the one in front
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_prompts_for_any_data_set(name):
+    images, prompts, masks = object_prompts(10, name, repeated=True)
+    assert len(images) == len(prompts) == len(masks) == 10
+    rows = [row for row in load(name, limit=60) if name == "objects" or len(set(row["objects"])) > 1]
+    for row, image, prompt, mask in zip(rows, images, prompts, masks):
+        assert image.tobytes() == row["image"].tobytes()
+        asked = [place + 1 for place, kind in enumerate(row["objects"]) if with_article(kind) == prompt]
+        assert asked
+        assert np.array_equal(mask, np.isin(row["masks"], asked))  # all of the kind

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 import nib
 from nib.clip import Split, Tower
-from nib.narrowing import integrate
+from nib.narrowing import anchor, integrate
 from nib.quadrature import RULES, quadrature
 
 
@@ -78,6 +78,14 @@ def test_plain_loop_agrees(clip, cut, rule, lambda_min):
             assert_close(scores[pair, number], expected, atol=1e-8, rtol=0)
             start = cosine_similarity(alone(lambda_min * z), target[None])[0]
             assert_close(starts[pair, number], start, atol=1e-12, rtol=0)
+
+
+def test_anchor_is_the_similarity_of_each_input_at_zero(clip, cut):
+    for layer in (0, 2, len(clip.image.blocks)):
+        split, targets = cut(clip, layer), draw(3, 2, 16)
+        embeds = split(torch.zeros_like(split.hidden_states))  # each row with its own mask and pooled token
+        assert_close(anchor(split, targets), cosine_similarity(embeds[:, None], targets, dim=-1), atol=1e-12, rtol=0)
+        assert_close(integrate(split, targets, n_steps=1)[1], anchor(split, targets), atol=0, rtol=0)
 
 
 class Mix(nn.Module):

@@ -64,14 +64,19 @@ def load_embedded(
     return dataset
 
 
-def object_prompts(limit: int | None = None) -> tuple[list[Image.Image], list[str], np.ndarray]:
-    """Ask for one object in each of the `scenes` that hold two or three different ones.
+def object_prompts(
+    limit: int | None = None, name: str = "scenes", repeated: bool = False
+) -> tuple[list[Image.Image], list[str], np.ndarray]:
+    """Ask for one object in each of the pictures that hold two or three different ones.
 
     This is what localisation is measured on: a map should lie on the object that is asked for and
-    not on its neighbours. Which object is asked for goes round with the number of the scene.
+    not on its neighbours. Which object is asked for goes round with the number of the picture.
 
     Args:
-        limit: take the first so many scenes.
+        limit: take the first so many pictures.
+        name: of the data set; those of `objects` hold one object, which is asked for.
+        repeated: also take pictures with more objects, or with several of a kind; a mask then covers all of the
+            kind that is asked for.
 
     Returns:
         Pictures, prompts such as "a cat", and masks (prompts, height, width), boolean.
@@ -79,14 +84,15 @@ def object_prompts(limit: int | None = None) -> tuple[list[Image.Image], list[st
     if limit is not None:
         check_count("limit", limit)
     images, prompts, masks = [], [], []
-    for number, row in enumerate(load_embedded("scenes")):
+    for number, row in enumerate(load_embedded(name)):
         if len(images) == limit:
             break
-        names = row["objects"]
-        if not 2 <= len(names) <= 3 or len(set(names)) < len(names):
+        names, kinds = row["objects"], list(dict.fromkeys(row["objects"]))
+        too_many = not repeated and (len(names) > 3 or len(kinds) < len(names))
+        if too_many or (len(kinds) < 2 and name != "objects"):
             continue
-        asked = number % len(names)
+        asked = kinds[number % len(kinds)]
         images.append(row["image"])
-        prompts.append(with_article(names[asked]))
-        masks.append(np.array(row["masks"]) == asked + 1)
+        prompts.append(with_article(asked))
+        masks.append(np.isin(row["masks"], [place + 1 for place, kind in enumerate(names) if kind == asked]))
     return images, prompts, np.stack(masks)

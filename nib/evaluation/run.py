@@ -15,17 +15,18 @@ import pandas as pd
 from tqdm import tqdm
 
 import nib
+from nib.attribution import check_method
 from nib.clip import HookedCLIP
 from nib.evaluation.batches import Batch, Pairs, Setting, check_settings, column, read_batch
 from nib.evaluation.parts import hash_all, save_table, to_bytes
 from nib.evaluation.released import attribute_text_to_batch
 from nib.inputs import to_tokens
-from nib.methods import METHODS
+from nib.methods.scores import SUMS
 from nib.metrics.confidence import PROTOCOLS, confidence
 from nib.metrics.localisation import auc, energy_inside, pointing_game
 from nib.quadrature import check_count
 
-METRICS = ("confidence", "localisation")
+METRICS = ("confidence", "localisation", "completeness")
 NO_ROWS = pd.DataFrame({"id": ["-"], "protocol": ["-"], "metric": ["-"], "value": [0.0]})[:0]  # for the types
 LOCALISATION = {"pointing_game": pointing_game, "auc": auc, "energy_inside": energy_inside}
 
@@ -55,7 +56,8 @@ def evaluate(
         protocol: one of `nib.metrics.confidence.PROTOCOLS`, or several. Under "released" the text is attributed
             against the mean similarity to all pictures of its batch, and weighted as the
             released code weights it; pictures are the same under both.
-        metrics: some of `METRICS`. "localisation" says whether the map lies on `masks` (any value above 0).
+        metrics: some of `METRICS`. "localisation" says whether the map lies on `masks` (any value above 0);
+            "completeness" gives what `nib.Scores` says of sums and gaps, in cosine units, for methods that have them.
         batch_size: pairs at once; the released code's is 32, and its text scores depend on it.
         shard: (i, n) evaluates batches i, i + n, i + 2 n ...; the tables of all n shards are the whole table.
         output: folder for the parts; None keeps nothing.
@@ -98,7 +100,11 @@ def evaluate(
     if skipped:
         named = ", ".join(f"{entry['id']} ({entry['reason']})" for entry in skipped[:5])
         warnings.warn(f"{len(skipped)} pairs were skipped, among them {named}", stacklevel=2)
-    frames = [table.assign(**setting) for setting, found in zip(settings, tables) for table in found or [NO_ROWS]]
+    frames = [
+        table.assign(**{name: _repeat(value, len(table)) for name, value in setting.items()})
+        for setting, found in zip(settings, tables)
+        for table in found or [NO_ROWS]
+    ]
     frame = pd.concat(frames, ignore_index=True)[["id", *names, "protocol", "metric", "value"]]
     frame.attrs["skipped"] = skipped
     return frame
@@ -118,18 +124,20 @@ class Work:
         """Give columns `id`, `protocol`, `metric` and `value`; what a protocol does not touch is under each."""
         parameters = dict(self.setting)
         method = parameters.pop("method")
-        scores = METHODS[method](self.clip, *self.batch.arguments(), **parameters)
+        function, parameters = check_method(self.clip, method, parameters)  # fills in a preset
+        scores = function(self.clip, *self.batch.arguments(), **parameters)
         embeds = self.batch.embeds(self.clip) if "confidence" in self.metrics else None
-        of_image = {}  # the same under every protocol
+        shared = {}  # the same under every protocol
         if "localisation" in self.metrics:
-            of_image |= {
-                name: function(scores.image.cpu(), self.batch.masks) for name, function in LOCALISATION.items()
-            }
+            shared |= {name: function(scores.image.cpu(), self.batch.masks) for name, function in LOCALISATION.items()}
+        if "completeness" in self.metrics:
+            sums = {name: getattr(scores, name) for name in SUMS}
+            shared |= {name: numbers for name, numbers in sums.items() if numbers is not None}
         if "confidence" in self.metrics:
-            of_image |= confidence(self.clip, *self.batch.arguments(), scores, sides=("image",), embeds=embeds)
+            shared |= confidence(self.clip, *self.batch.arguments(), scores, sides=("image",), embeds=embeds)
         frames = []
         for protocol in self.protocols:
-            values = dict(of_image)
+            values = dict(shared)
             if "confidence" in self.metrics:
                 seen = scores
                 if protocol == "released":
@@ -140,7 +148,7 @@ class Work:
             for metric, numbers in values.items():
                 frame = dict(id=self.batch.ids, protocol=protocol, metric=metric, value=numbers.double().cpu().numpy())
                 frames.append(pd.DataFrame(frame))
-        return pd.concat(frames, ignore_index=True)
+        return pd.concat(frames or [NO_ROWS], ignore_index=True)
 
     def name(self, made_by: str) -> str:
         """Name the part after the method and the hash of all that its numbers depend on."""
@@ -163,6 +171,11 @@ class Parts:
         if not path.exists():
             save_table(work.measure(), path)
         return pd.read_parquet(path)
+
+
+def _repeat(value: Any, rows: int) -> Any:
+    """Make a column of a parameter; pandas would take a pair for the column itself."""
+    return [value] * rows if isinstance(value, (tuple, list)) else value
 
 
 def _check_choice(name: str, values: Sequence[str], known: Sequence[str]) -> None:

@@ -1,4 +1,5 @@
 """The attribution methods. `METHODS` maps the name of each to its function; all share one signature.
+`PRESETS` maps names to sets of NIB's parameters.
 
 What the paper compares: `nib m2ib rise gradcam chefer saliency mfaba fast_ig`, each as its authors ran
 it by default. Cited forms that they did not run: `pixel_gradient`, `input_x_gradient`. Controls: `random`,
@@ -12,7 +13,7 @@ from nib.methods.gradcam import gradcam
 from nib.methods.input_x_gradient import input_x_gradient
 from nib.methods.m2ib import m2ib
 from nib.methods.mfaba import mfaba
-from nib.methods.nib import nib
+from nib.methods.nib import PRESETS, nib
 from nib.methods.pixel_gradient import pixel_gradient
 from nib.methods.rise import rise
 from nib.methods.saliency import saliency
@@ -34,4 +35,4 @@ METHODS = {
     "none": none,
 }
 
-__all__ = ["METHODS", "Scores"]
+__all__ = ["METHODS", "PRESETS", "Scores"]

@@ -1,12 +1,23 @@
-"""Narrowing Information Bottleneck attribution (Zhu et al., ICLR 2025, Eq. 10)."""
+"""Narrowing Information Bottleneck attribution (Zhu et al., ICLR 2025, Eq. 10).
+
+Exports `nib` and `PRESETS`, named sets of its parameters.
+"""
+
+from typing import Any
 
 import torch
 from torch.nn.functional import cosine_similarity
 
-from nib.clip import HookedCLIP
+from nib.clip import HookedCLIP, Split
 from nib.methods.scores import Scores
-from nib.narrowing import integrate
-from nib.shapes import AttentionMask, InputIds, PixelValues
+from nib.narrowing import anchor, integrate
+from nib.shapes import AttentionMask, InputIds, PairValues, PixelValues, Targets, TokenScores
+
+# "truncated" is ours, not the paper's: the path leaves out the stretch next to 0, on which the layer norms
+# saturate, so that few nodes add up. Chosen in notebook 10.
+PRESETS: dict[str, dict[str, Any]] = {
+    "truncated": {"n_steps": 5, "quadrature": "gausslegendre", "lambda_min": (0.1, 0.1)},
+}
 
 
 def nib(
@@ -16,9 +27,9 @@ def nib(
     attention_mask: AttentionMask | None = None,
     *,
     layer: int = 9,
-    n_steps: int = 10,
-    quadrature: str = "riemann_right",
-    lambda_min: float = 0.0,
+    n_steps: int | tuple[int, int] = 10,
+    quadrature: str | tuple[str, str] = "riemann_right",
+    lambda_min: float | tuple[float, float] = 0.0,
     batch_size: int = 64,
     seed: int = 0,
 ) -> Scores:
@@ -33,15 +44,17 @@ def nib(
         input_ids: (batch, tokens), with begin and end.
         attention_mask: (batch, tokens), 1 at tokens; None where nothing is padded.
         layer: blocks run before the bottleneck, in both towers; the paper's default.
-        n_steps: nodes of the path; the paper's default.
+        n_steps: nodes of the path; the paper's default. This and the next two are one value, or one for the
+            picture and one for the caption; `PRESETS` holds values that go together.
         quadrature: one of `nib.quadrature.RULES`; the paper's is the right Riemann sum.
         lambda_min: where the path starts, in [0, 1); 0 is the paper's.
         batch_size: rows of hidden states at once; bounds memory.
         seed: unused, nothing here is random.
 
     Returns:
-        Scores in cosine units. `image_gap` is the sum of all image scores, class token included,
-        less F(z) - F(lambda_min z); `text_gap` likewise.
+        Scores in cosine units. `image_difference` is F(z) - F(lambda_min z), `image_gap` the sum of all image
+        scores, class token included, less that, and `image_gap_from_zero` the sum less F(z) - F(0), the same
+        where lambda_min is 0; likewise for text.
 
     Raises:
         ValueError: a parameter out of its range, or batches that do not pair up.
@@ -49,22 +62,41 @@ def nib(
     pictures, captions = len(pixel_values), len(input_ids)
     if pictures not in (1, captions):
         raise ValueError(f"pixel_values must have 1 or {captions} rows, one a caption, got {pictures}")
-    path = dict(n_steps=n_steps, rule=quadrature, lambda_min=lambda_min, batch_size=batch_size)
+    of_image, of_text = _split_path(n_steps=n_steps, rule=quadrature, lambda_min=lambda_min)
     image = clip.image.split(pixel_values, layer)
     text = clip.text.split(input_ids, layer, attention_mask)
     with torch.no_grad():
         image_embeds, text_embeds = image(image.hidden_states), text(text.hidden_states)
     similarity = cosine_similarity(image_embeds, text_embeds)
-    shared = pictures != captions
-    image_scores, image_start = integrate(image, text_embeds[None] if shared else text_embeds[:, None], **path)
-    text_scores, text_start = integrate(text, image_embeds.expand(captions, -1)[:, None], **path)
-    image_scores, image_start = image_scores.flatten(0, 1), image_start.flatten()  # (captions, tokens), (captions,)
-    text_scores, text_start = text_scores.squeeze(1), text_start.squeeze(1)
+    to_texts = text_embeds[None] if pictures != captions else text_embeds[:, None]  # (pictures, targets, embed)
+    to_images = image_embeds.expand(captions, -1)[:, None]
+    image_scores, image_sums = _add_up(image, to_texts, similarity, batch_size, **of_image)
+    text_scores, text_sums = _add_up(text, to_images, similarity, batch_size, **of_text)
     return Scores(
         image=image_scores[:, 1:].unflatten(1, clip.grid(pixel_values)),
         text=text_scores,
         similarity=similarity,
         image_class=image_scores[:, 0],
-        image_gap=image_scores.sum(1) - (similarity - image_start),
-        text_gap=text_scores.sum(1) - (similarity - text_start),
+        **{f"image_{name}": values for name, values in image_sums.items()},
+        **{f"text_{name}": values for name, values in text_sums.items()},
     )
+
+
+def _add_up(
+    split: Split, targets: Targets, similarity: PairValues, batch_size: int, **path
+) -> tuple[TokenScores, dict[str, PairValues]]:
+    """Integrate one tower: scores (captions, tokens), and what they should add up to and miss."""
+    scores, start = integrate(split, targets, batch_size=batch_size, **path)
+    scores, total = scores.flatten(0, 1), scores.sum(-1).flatten()  # (captions, tokens), (captions,)
+    difference = similarity - start.flatten()
+    gap_from_zero = total - (similarity - anchor(split, targets).flatten())
+    return scores, dict(difference=difference, gap=total - difference, gap_from_zero=gap_from_zero)
+
+
+def _split_path(**path) -> tuple[dict, dict]:
+    """Give the path of the picture and that of the caption."""
+    pairs = {name: tuple(value) if isinstance(value, (tuple, list)) else (value,) * 2 for name, value in path.items()}
+    for name, pair in pairs.items():
+        if len(pair) != 2:
+            raise ValueError(f"{name} must be one value or two, of picture and caption, got {path[name]!r}")
+    return tuple({name: pair[side] for name, pair in pairs.items()} for side in (0, 1))

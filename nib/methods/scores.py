@@ -1,8 +1,10 @@
-"""What every method returns."""
+"""What every method returns: `Scores`, and `SUMS`, those of its fields that say how far scores add up."""
 
 from dataclasses import dataclass
 
 from nib.shapes import GridScores, PairValues, TokenScores
+
+SUMS = tuple(f"{side}_{name}" for side in ("image", "text") for name in ("difference", "gap", "gap_from_zero"))
 
 
 @dataclass
@@ -15,13 +17,19 @@ class Scores:
         similarity: (batch,), cosine of the two embeddings, in [-1, 1].
         image_class: (batch,), the class token, where the image tower has one. It is not on the
             map, and can carry most of the sum.
-        image_gap, text_gap: (batch,), how far the sum of all scores of a modality misses what it
-            should add up to; None where a method has no such sum.
+        image_difference, text_difference: (batch,), what all scores of a modality should add up to:
+            F(z) - F(lambda_min z) for NIB. These and the gaps are None where a method has no such sum.
+        image_gap, text_gap: (batch,), how far the sum misses that.
+        image_gap_from_zero, text_gap_from_zero: (batch,), how far it misses F(z) - F(0), the whole path's.
     """
 
     image: GridScores
     text: TokenScores
     similarity: PairValues
     image_class: PairValues | None = None
+    image_difference: PairValues | None = None
+    text_difference: PairValues | None = None
     image_gap: PairValues | None = None
     text_gap: PairValues | None = None
+    image_gap_from_zero: PairValues | None = None
+    text_gap_from_zero: PairValues | None = None

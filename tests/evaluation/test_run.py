@@ -16,6 +16,7 @@ from transformers import CLIPModel
 import nib
 from nib.evaluation import METRICS, attribute_text_to_batch, evaluate
 from nib.inputs import to_pixel_values, to_tokens
+from nib.methods.scores import SUMS
 from nib.metrics import HIGHER_IS_BETTER, auc, confidence, energy_inside, pointing_game
 
 TEXTS = ["a cat", "a dog next to a dog on the grass", "a hippopotamus", "snow", "two birds over the sea"]
@@ -138,6 +139,18 @@ def test_localisation_is_what_the_metric_functions_say(clip, pairs):
     assert_same_values(frame, pd.concat(tables))
 
 
+def test_completeness_is_what_the_method_says(clip, pairs):
+    path = {"layer": 2, "preset": "truncated", "n_steps": (3, 2)}
+    frame = quiet(clip, pairs, [{"method": "nib", **path}, "center"], metrics=["completeness"])
+    assert set(frame["method"]) == {"nib"}  # a control has no sum
+    assert set(frame["preset"]) == {"truncated"}
+    assert set(frame["n_steps"]) == {(3, 2)}
+    results = nib.attribute(clip, [row["image"] for row in pairs], [row["text"] for row in pairs], **path)
+    for name in SUMS:
+        values = frame[frame["metric"] == name]["value"]
+        np.testing.assert_allclose(values, [getattr(result, name) for result in results], atol=1e-10)
+
+
 def test_masks_may_be_pictures(clip, pairs):
     pictures = [row | {"masks": Image.fromarray(row["masks"])} for row in pairs]
     first, second = (quiet(clip, rows, ["center"], metrics=["localisation"]) for rows in (pairs, pictures))
@@ -150,8 +163,8 @@ def test_columns_and_order(clip, pairs):
     parameters = ["layer", "n_steps", "n_masks", "text_masks", "p"]
     assert list(frame) == ["id", "method", *parameters, "protocol", "metric", "value"]
     assert frame["value"].dtype == np.float64
-    assert set(frame["metric"]) == set(HIGHER_IS_BETTER)
-    assert len(frame) == 4 * 5 * 2 * len(HIGHER_IS_BETTER)
+    assert set(frame["metric"]) == set(HIGHER_IS_BETTER) | set(SUMS)
+    assert len(frame) == 4 * 5 * 2 * len(HIGHER_IS_BETTER) + 2 * 5 * 2 * len(SUMS)  # two settings have sums
     assert frame.index.tolist() == list(range(len(frame)))
     named = frame[["method", "layer"]].fillna(-1).drop_duplicates().to_numpy().tolist()
     assert named == [["none", -1], ["nib", 2], ["rise", -1], ["nib", 0]]  # as they were asked for
@@ -394,7 +407,11 @@ WRONG = {
     "protocol": (dict(protocol="author"), ValueError, r"protocol must be some of \['paper', 'released'\]"),
     "no protocol": (dict(protocol=[]), ValueError, "protocol must be some of"),
     "protocol twice": (dict(protocol=["paper", "paper"]), ValueError, "protocol must be some of"),
-    "metric": (dict(metrics=["auc"]), ValueError, r"metrics must be some of \['confidence', 'localisation'\]"),
+    "metric": (
+        dict(metrics=["auc"]),
+        ValueError,
+        r"metrics must be some of \['confidence', 'localisation', 'completeness'\]",
+    ),
     "metrics as a word": (dict(metrics="confidence"), ValueError, "metrics must be some of"),
     "batch_size": (dict(batch_size=0), ValueError, "batch_size must be a whole number of at least 1, got 0"),
     "no pairs": (dict(pairs=lambda pairs: []), ValueError, "pairs must be at least one"),

@@ -91,6 +91,31 @@ def test_gaps_and_class_token(clip, pixel_values, tokens, lambda_min):
     assert_close(scores.image_gap, image_sum - (similarity - image_start), **PRECISE)
     assert_close(scores.text_gap, scores.text.sum(1) - (similarity - text_start), **PRECISE)
     assert (scores.image_gap.abs() > 1e-4).all()  # four steps are few
+    image_zero = cosine_similarity(image(0 * image.hidden_states), text_embeds)
+    text_zero = cosine_similarity(image_embeds, text(0 * text.hidden_states))
+    assert_close(scores.image_difference, similarity - image_start, **PRECISE)
+    assert_close(scores.text_difference, similarity - text_start, **PRECISE)
+    assert_close(scores.image_gap_from_zero, image_sum - (similarity - image_zero), **PRECISE)
+    assert_close(scores.text_gap_from_zero, scores.text.sum(1) - (similarity - text_zero), **PRECISE)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_picture_and_caption_may_have_paths_of_their_own(clip, pixel_values, tokens, shared):
+    pictures = pixel_values[:1] if shared else pixel_values
+    first = dict(n_steps=3, quadrature="gausslegendre", lambda_min=0.1)
+    second = dict(n_steps=4, quadrature="riemann_middle", lambda_min=0.3)
+    both = nib(clip, pictures, **tokens, layer=2, **{name: (first[name], second[name]) for name in first})
+    of_image, of_text = (nib(clip, pictures, **tokens, layer=2, **path) for path in (first, second))
+    for field in fields(Scores):
+        expected = of_text if field.name.startswith("text") else of_image
+        assert_close(getattr(both, field.name), getattr(expected, field.name), **PRECISE)
+    listed = nib(clip, pictures, **tokens, layer=2, n_steps=[3, 4], quadrature="gausslegendre")  # as YAML has it
+    assert_close(listed.image, nib(clip, pictures, **tokens, layer=2, n_steps=3, quadrature="gausslegendre").image)
+
+
+def test_three_values_are_no_pair(clip, pixel_values, tokens):
+    with pytest.raises(ValueError, match=r"n_steps must be one value or two, of picture and caption, got \(1, 2, 3\)"):
+        nib(clip, pixel_values, **tokens, layer=2, n_steps=(1, 2, 3))
 
 
 def test_scores_add_up_with_many_nodes(clip, pixel_values, tokens):
