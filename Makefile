@@ -22,7 +22,7 @@ SOURCES := $(shell find nib data notebooks -name '*.py' -o -name '*.parquet' -o 
 PROFILE ?= embedded
 BUILD := build/$(PROFILE)
 FIGURES := $(if $(filter embedded,$(PROFILE)),figures,figures/$(PROFILE))
-RESULTS := 04_quantitative 05_num_steps 06_target_layer 07_beta_sensitivity
+RESULTS := 04_quantitative 05_num_steps 06_target_layer 07_beta_sensitivity 10_truncated_path
 
 # One thread a notebook and a notebook a core: faster than the other way round, and the same digits on any machine.
 JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
@@ -36,7 +36,7 @@ export MALLOC_TOP_PAD_ := 268435456
 export MALLOC_MMAP_MAX_ := 0
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help env lint test test-slow notebooks figures results sweep train-mini clean
+.PHONY: help env lint test test-slow notebooks figures results bench sweep train-mini clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,13 +62,16 @@ test-slow: $(ENVIRONMENT)  ## Run the tests that take long
 figures: $(ENVIRONMENT)  ## Run copies of the notebooks, JOBS at once, and write figures/ (offline; PROFILE=paper for the paper's)
 	$(MAKE) --no-print-directory -j$(JOBS) $(STEMS:%=$(FIGURES)/%.png)
 
-results: $(ENVIRONMENT)  ## Run notebooks 04 to 07 at full size (an hour or two; a killed run goes on) and keep the summaries
+results: $(ENVIRONMENT)  ## Run notebooks 04 to 07 and 10 at full size (hours; a killed run goes on) and renew the summaries kept
 	$(MAKE) figures PROFILE=full STEMS="$(RESULTS)"
-	mkdir -p data/results
-	cp figures/full/*.csv data/results/
+	cp $(addprefix figures/full/,$(notdir $(wildcard data/results/*.csv))) data/results/
 
 notebooks: $(ENVIRONMENT)  ## Run the notebooks in place, so that they hold fresh outputs
 	$(RUN) --in-place $(NOTEBOOKS)
+
+bench: $(ENVIRONMENT)  ## Race nib against a plain loop and captum, and measure memory (25 minutes on two idle cores)
+	$(PYTHON) -m benchmarks.speed
+	$(PYTHON) -m benchmarks.memory
 
 sweep: $(ENVIRONMENT)  ## Run a grid of notebook runs: GRID=notebooks/grids/beta.yaml, and what else in SWEEP="--workers 4"
 	$(PYTHON) -m nib.sweep $(GRID) $(SWEEP)

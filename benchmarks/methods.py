@@ -22,7 +22,7 @@ from torch.nn.functional import cosine_similarity
 from tqdm import tqdm
 
 import nib
-from benchmarks.narrowing import make_clip, make_pairs, timed
+from benchmarks.contenders import make_clip, make_pairs, timed
 from nib.methods.m2ib import draw_noise
 from nib.methods.rise import draw_image_masks, draw_text_masks
 

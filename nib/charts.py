@@ -53,8 +53,14 @@ def plot_lines(
         axes.set(title=str(name), xlabel=label or x, xscale=x_scale)
         if x_scale == "linear" and (summary[x] % 1 == 0).all():  # layers, steps: no ticks between them
             axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    _add_legend(figure)
     return figure
+
+
+def _add_legend(figure: Figure) -> None:
+    """Name what is drawn in any panel, once."""
+    named = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels())}
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=6)
 
 
 def plot_rows(
@@ -81,5 +87,5 @@ def plot_rows(
         axes.set(title=(titles or {}).get(name, str(name)), ylim=(len(rows) - 0.5, -0.5))
         axes.set_yticks(range(len(rows)), rows)
         axes.grid(axis="y", color="0.92")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    _add_legend(figure)
     return figure

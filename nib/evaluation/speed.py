@@ -10,9 +10,9 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from nib.attribution import check_method
 from nib.clip import HookedCLIP
 from nib.evaluation.batches import Pairs, Setting, check_settings, read_pairs
-from nib.methods import METHODS
 from nib.quadrature import check_count
 
 
@@ -47,9 +47,10 @@ def measure_fps(
     rounds = [(repeat, setting) for repeat in range(repeats + 1) for setting in settings]
     for repeat, setting in tqdm(rounds, desc="speed", delay=3, disable=not progress):
         parameters = {name: value for name, value in setting.items() if name != "method"}
+        function, parameters = check_method(clip, setting["method"], parameters)  # fills in a preset
         _synchronise(clip)
         start = time.perf_counter()
-        METHODS[setting["method"]](clip, *batch.arguments(), **parameters)
+        function(clip, *batch.arguments(), **parameters)
         _synchronise(clip)
         seconds = time.perf_counter() - start
         if repeat:  # the first warms up
