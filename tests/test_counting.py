@@ -20,10 +20,10 @@ def test_a_full_tower_is_one_pass(clip, pixel_values, tokens):
 
 
 def test_nib_pays_for_its_suffix_only(clip, pixel_values, tokens):
-    # 1 block of the prefix; 3 blocks each for the embedding, 5 steps, and the start of the path.
+    # 1 block of the prefix; 3 blocks each for the embedding and 5 steps, and for F(0) of one pair of the three.
     counts, found = passes(clip, "nib", pixel_values, tokens, layer=1, n_steps=5, batch_size=6)
-    assert found == {"image": ((1 + 3 + 15 + 3) / 4, 15 / 4), "text": ((1 + 3 + 15 + 3) / 4, 15 / 4)}
-    assert counts.image.block_calls == [1, 5, 5, 5]  # the embedding, 2 + 2 + 1 steps, and the start
+    assert found == {"image": ((1 + 3 + 15 + 1) / 4, 15 / 4), "text": ((1 + 3 + 15 + 1) / 4, 15 / 4)}
+    assert counts.image.block_calls == [1, 5, 5, 5]  # the embedding, 2 + 2 + 1 steps, and F(0)
     assert counts.image.calls == 5
 
 

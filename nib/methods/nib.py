@@ -88,9 +88,9 @@ def _add_up(
     """Integrate one tower: scores (captions, tokens), and what they should add up to and miss."""
     scores, start = integrate(split, targets, batch_size=batch_size, **path)
     scores, total = scores.flatten(0, 1), scores.sum(-1).flatten()  # (captions, tokens), (captions,)
-    difference = similarity - start.flatten()
-    gap_from_zero = total - (similarity - anchor(split, targets).flatten())
-    return scores, dict(difference=difference, gap=total - difference, gap_from_zero=gap_from_zero)
+    zero = anchor(split, targets) if path["lambda_min"] else start
+    difference, whole = similarity - start.flatten(), similarity - zero.flatten()
+    return scores, dict(difference=difference, gap=total - difference, gap_from_zero=total - whole)
 
 
 def _split_path(**path) -> tuple[dict, dict]:
