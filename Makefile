@@ -69,7 +69,7 @@ results: $(ENVIRONMENT)  ## Run notebooks 04 to 07 and 10 at full size (hours; a
 notebooks: $(ENVIRONMENT)  ## Run the notebooks in place, so that they hold fresh outputs
 	$(RUN) --in-place $(NOTEBOOKS)
 
-bench: $(ENVIRONMENT)  ## Race nib against a plain loop and captum, and measure memory (25 minutes on two idle cores)
+bench: $(ENVIRONMENT)  ## Race nib against a plain loop and captum, and measure memory (some 40 minutes on two idle cores)
 	$(PYTHON) -m benchmarks.speed
 	$(PYTHON) -m benchmarks.memory
 

@@ -9,18 +9,6 @@ from torch.testing import assert_close
 from nib.theory import gradient_norm, noise_spread, recovered_share
 
 
-@pytest.fixture(params=["image", "text"])
-def split(request, clip, pixel_values, tokens):
-    if request.param == "image":
-        return clip.image.split(pixel_values, 2)
-    return clip.text.split(tokens["input_ids"], 2, tokens["attention_mask"])
-
-
-@pytest.fixture
-def targets():
-    return torch.randn(3, 16, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-
-
 def jacobian(split, targets, lambda_):
     """The gradient of F at lambda z, by torch's own function: (batch, tokens, width)."""
     z = lambda_ * split.hidden_states

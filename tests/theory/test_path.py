@@ -11,18 +11,6 @@ from nib.quadrature import RULES, quadrature
 from nib.theory import gaps, integrate_at, log_quadrature, profile
 
 
-@pytest.fixture(params=["image", "text"])
-def split(request, clip, pixel_values, tokens):
-    if request.param == "image":
-        return clip.image.split(pixel_values, 2)
-    return clip.text.split(tokens["input_ids"], 2, tokens["attention_mask"])
-
-
-@pytest.fixture
-def targets():
-    return torch.randn(3, 16, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-
-
 def similarity(split, targets, point):
     return cosine_similarity(split(point * split.hidden_states), targets)
 
