@@ -9,40 +9,17 @@ benchmarks/localisation.csv and prints a table: mean and 95 % bootstrap interval
 import argparse
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import torch
-from tqdm import tqdm
 
 import nib
-from nib.metrics import auc, bootstrap_interval, energy_inside, pointing_game
-
-METRICS = {"pointing game": pointing_game, "AUC": auc, "energy inside": energy_inside}
+from nib.metrics import summarise
 
 
-def measure(clip: nib.HookedCLIP, methods: dict[str, dict], limit: int | None, progress: bool = True) -> pd.DataFrame:
-    """Give one row a method, metric and scene; `methods` maps names to parameters."""
-    images, texts, masks = nib.datasets.object_prompts(limit)
-    masks = torch.from_numpy(masks)
-    frames = []
-    for method, parameters in tqdm(methods.items(), disable=not progress):
-        results = nib.attribute(clip, images, texts, method=method, progress=progress, **parameters)
-        scores = torch.from_numpy(np.stack([result.image_scores for result in results]))
-        for metric, function in METRICS.items():
-            values = function(scores, masks).numpy()
-            frames.append(
-                pd.DataFrame({"method": method, "metric": metric, "scene": range(len(values)), "value": values})
-            )
-    return pd.concat(frames, ignore_index=True)
-
-
-def summarise(values: pd.DataFrame) -> pd.DataFrame:
-    """Average over scenes, with intervals."""
-    rows = []
-    for (method, metric), group in values.groupby(["method", "metric"], sort=False):
-        low, high = bootstrap_interval(group.value.to_numpy())
-        rows.append(dict(method=method, metric=metric, n=len(group), mean=group.value.mean(), low=low, high=high))
-    return pd.DataFrame(rows)
+def measure(clip: nib.HookedCLIP, methods: list, limit: int | None, progress: bool = True) -> pd.DataFrame:
+    """Give one row a method, metric and scene (`id`)."""
+    scenes = zip(*nib.datasets.object_prompts(limit))
+    pairs = [dict(id=number, image=image, text=text, masks=mask) for number, (image, text, mask) in enumerate(scenes)]
+    return nib.evaluate(clip, pairs, methods, metrics=["localisation"], progress=progress)
 
 
 if __name__ == "__main__":
@@ -51,8 +28,9 @@ if __name__ == "__main__":
     parser.add_argument("--rise-masks", type=int, default=500, help="the paper's are 6000")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    methods = {name: {} for name in nib.METHODS} | {"rise": {"n_masks": args.rise_masks}}
-    summary = summarise(measure(nib.load(device=args.device), methods, args.limit))
+    methods = [{"method": "rise", "n_masks": args.rise_masks} if name == "rise" else name for name in nib.METHODS]
+    summary = summarise(measure(nib.load(device=args.device), methods, args.limit), ["method", "metric"])
     summary.to_csv(Path(__file__).with_suffix(".csv"), index=False, float_format="%.4f", lineterminator="\n")
     summary["text"] = summary.apply(lambda row: f"{row['mean']:.2f} [{row.low:.2f}, {row.high:.2f}]", axis=1)
-    print(summary.pivot(index="method", columns="metric", values="text").reindex(list(methods), columns=list(METRICS)))
+    order = dict(index=list(nib.METHODS), columns=["pointing_game", "auc", "energy_inside"])
+    print(summary.pivot(index="method", columns="metric", values="text").reindex(**order))
