@@ -85,3 +85,17 @@ def test_profiles_name_no_notebook_that_is_not_there():
 def test_an_unknown_profile_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"one of .*embedded.*, got 'no such'"):
         read_profile("no such", PATHS[0])
+
+
+def test_the_kept_results_are_those_of_the_full_profile():
+    profile = yaml.safe_load((PROFILES / "full.yaml").read_text())
+    tables = {path.stem: pd.read_csv(path) for path in ROOT.glob("data/results/*.csv")}
+    for stem in ("04_quantitative", "05_num_steps", "06_target_layer", "07_beta_sensitivity"):
+        table = tables[stem][~tables[stem].metric.str.endswith("relative")]  # undefined where the similarity is below 0
+        assert table.groupby("dataset").n.unique().map(list).to_dict() == {
+            name: [pairs] for name, pairs in profile[stem]["datasets"].items()
+        }
+    options, seeds = profile["07_beta_sensitivity"], tables["07_beta_sensitivity_seeds"]
+    assert set(seeds.n) == {options["spread_pairs"] * len(options["datasets"])}
+    assert sorted(set(seeds.beta)) == options["spread_betas"]
+    assert set(tables["06_target_layer_steps"].n) == {profile["06_target_layer"]["grid_pairs"]}
