@@ -12,7 +12,7 @@ from torch import Tensor
 from nib.clip import HookedCLIP, Split
 from nib.methods.scores import Scores
 from nib.quadrature import check_count
-from nib.shapes import AttentionMask, InputIds, PairValues, PixelValues
+from nib.shapes import AttentionMask, InputIds, PairValues, PixelScores, PixelValues
 
 
 def over_pairs(
@@ -74,7 +74,13 @@ def real_tokens(text: Split, attention_mask: AttentionMask | None) -> Tensor:
 
 
 def to_scores(
-    clip: HookedCLIP, pixel_values: PixelValues, real: Tensor, similarity: PairValues, image: Tensor, text: Tensor
+    clip: HookedCLIP,
+    pixel_values: PixelValues,
+    real: Tensor,
+    similarity: PairValues,
+    image: Tensor,
+    text: Tensor,
+    image_pixels: PixelScores | None = None,
 ) -> Scores:
     """Put scores of tokens on the grid and zero those of padding.
 
@@ -82,6 +88,7 @@ def to_scores(
         real: (batch, tokens) boolean, from `real_tokens`.
         image: (batch, 1 + patches), the class token first, or (batch, grid_h, grid_w) without one.
         text: (batch, tokens).
+        image_pixels: (batch, height, width), the map at pixels, of a method that has one.
     """
     on_grid = image.ndim == 3
     return Scores(
@@ -89,4 +96,5 @@ def to_scores(
         text=torch.where(real, text, 0.0),
         similarity=similarity.detach(),
         image_class=None if on_grid else image[:, 0],
+        image_pixels=image_pixels,
     )
