@@ -22,10 +22,12 @@ from nib.evaluation.parts import hash_all, save_table, to_bytes
 from nib.evaluation.released import attribute_text_to_batch
 from nib.inputs import to_tokens
 from nib.methods.scores import SUMS
-from nib.metrics.confidence import PROTOCOLS, confidence
+from nib.metrics.confidence import confidence
 from nib.metrics.localisation import auc, energy_inside, pointing_game
 from nib.quadrature import check_count
 
+# How `confidence` weighs the text under each; they differ too in what NIB's text is attributed against.
+PROTOCOLS = {"paper": "paper", "released": "released", "released_own": "released"}
 METRICS = ("confidence", "localisation", "completeness")
 NO_ROWS = pd.DataFrame({"id": ["-"], "protocol": ["-"], "metric": ["-"], "value": [0.0]})[:0]  # for the types
 LOCALISATION = {"pointing_game": pointing_game, "auc": auc, "energy_inside": energy_inside}
@@ -53,12 +55,13 @@ def evaluate(
         pairs: rows with `id`, `image` and `text`, and for localisation `masks`; a data set from `nib.datasets.load`
             or a list of dicts. A picture that cannot be read is skipped, with a warning.
         methods: names, or dicts of a method and its parameters, `{"method": "m2ib", "beta": 0.5}`.
-        protocol: one of `nib.metrics.confidence.PROTOCOLS`, or several. Under "released" the text is attributed
-            against the mean similarity to all pictures of its batch, and weighted as the
-            released code weights it; pictures are the same under both.
+        protocol: one of `PROTOCOLS`, or several. "released" weights the text as the released code does, and attributes
+            it, for `nib` alone, against the mean similarity to all pictures of its batch; every other method
+            explains a text against its own picture, as there. "released_own" is the same with `nib` too against its own
+            picture. Pictures are the same under all.
         metrics: some of `METRICS`. "localisation" says whether the map lies on `masks` (any value above 0);
             "completeness" gives what `nib.Scores` says of sums and gaps, in cosine units, for methods that have them.
-        batch_size: pairs at once; the released code's is 32, and its text scores depend on it.
+        batch_size: pairs at once; the released code's is 32, and NIB's text scores under "released" depend on it.
         shard: (i, n) evaluates batches i, i + n, i + 2 n ...; the tables of all n shards are the whole table.
         output: folder for the parts; None keeps nothing.
         truncate: cut captions longer than the model's context instead of raising.
@@ -74,7 +77,7 @@ def evaluate(
     """
     settings = check_settings(clip, methods)
     protocols = [protocol] if isinstance(protocol, str) else list(protocol)
-    _check_choice("protocol", protocols, PROTOCOLS)
+    _check_choice("protocol", protocols, list(PROTOCOLS))
     _check_choice("metrics", metrics, METRICS)
     check_count("batch_size", batch_size)
     index, n_shards = _check_shard(shard)
@@ -140,11 +143,13 @@ class Work:
             values = dict(shared)
             if "confidence" in self.metrics:
                 seen = scores
-                if protocol == "released":
-                    pairs = self.batch.arguments()
-                    text = attribute_text_to_batch(self.clip, method, parameters, *pairs, image_embeds=embeds[0])
+                if protocol == "released" and method == "nib":
+                    text = attribute_text_to_batch(
+                        self.clip, *self.batch.arguments(), image_embeds=embeds[0], **parameters
+                    )
                     seen = replace(scores, text=text)
-                values |= confidence(self.clip, *self.batch.arguments(), seen, protocol, sides=("text",), embeds=embeds)
+                weighed = PROTOCOLS[protocol]
+                values |= confidence(self.clip, *self.batch.arguments(), seen, weighed, sides=("text",), embeds=embeds)
             for metric, numbers in values.items():
                 frame = dict(id=self.batch.ids, protocol=protocol, metric=metric, value=numbers.double().cpu().numpy())
                 frames.append(pd.DataFrame(frame))
