@@ -25,13 +25,17 @@ Setting = str | Mapping[str, Any]  # a method, or {"method": ..., parameter: val
 
 @dataclass
 class Batch:
-    """Some pairs, ready for the towers; `masks` (pairs, height, width) is where what the text names is seen."""
+    """Some pairs, ready for the towers.
+
+    `masks` (pairs, height, width) is where what the text names is seen, `other_masks` where other objects are.
+    """
 
     ids: list[str]
     pixel_values: PixelValues
     input_ids: InputIds
     attention_mask: AttentionMask
     masks: Tensor | None
+    other_masks: Tensor | None = None
     embedded: tuple[Embeds, Embeds] | None = None
 
     def arguments(self) -> tuple[PixelValues, InputIds, AttentionMask]:
@@ -46,7 +50,7 @@ class Batch:
 
     def hash(self) -> str:
         """Hash the numbers that the results depend on."""
-        tensors = [*self.arguments(), *([] if self.masks is None else [self.masks])]
+        tensors = [*self.arguments(), *([] if self.masks is None else [self.masks, self.other_masks])]
         return hash_all(*self.ids, *map(to_bytes, tensors))
 
 
@@ -61,7 +65,7 @@ def read_batch(
     skipped: list[dict],
 ) -> Batch | None:
     """Read and prepare some rows; what cannot be read is added to `skipped`."""
-    pictures, masks, kept = [], [], []
+    pictures, masks, others, kept = [], [], [], []
     for row in rows:
         try:
             pair = pairs[row]
@@ -76,6 +80,8 @@ def read_batch(
             if pair.get("masks") is None:
                 raise ValueError(f"localisation needs masks, and pair {ids[row]!r} has none")
             masks.append(torch.from_numpy(np.array(pair["masks"]) > 0))
+            other = pair.get("other_masks")
+            others.append(torch.zeros_like(masks[-1]) if other is None else torch.from_numpy(np.array(other) > 0))
     if not kept:
         return None
     shapes = sorted({tuple(picture.shape[1:]) for picture in pictures})
@@ -88,6 +94,7 @@ def read_batch(
         input_ids,
         attention_mask,
         torch.stack(masks) if with_masks else None,
+        torch.stack(others) if with_masks else None,
     )
 
 

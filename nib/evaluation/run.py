@@ -23,7 +23,7 @@ from nib.evaluation.released import attribute_text_to_batch
 from nib.inputs import to_tokens
 from nib.methods.scores import SUMS
 from nib.metrics.confidence import confidence
-from nib.metrics.localisation import auc, energy_inside, pointing_game
+from nib.metrics.localisation import auc, energy_inside, pointing_game, selectivity
 from nib.quadrature import check_count
 
 # How `confidence` weighs the text under each; they differ too in what NIB's text is attributed against.
@@ -59,7 +59,8 @@ def evaluate(
             it, for `nib` alone, against the mean similarity to all pictures of its batch; every other method
             explains a text against its own picture, as there. "released_own" is the same with `nib` too against its own
             picture. Pictures are the same under all.
-        metrics: some of `METRICS`. "localisation" says whether the map lies on `masks` (any value above 0);
+        metrics: some of `METRICS`. "localisation" says whether the map lies on `masks` (any value above 0), and by
+            `selectivity` whether rather there than on `other_masks`, where the pairs have that column, NaN else;
             "completeness" gives what `nib.Scores` says of sums and gaps, in cosine units, for methods that have them.
         batch_size: pairs at once; the released code's is 32, and NIB's text scores under "released" depend on it.
         shard: (i, n) evaluates batches i, i + n, i + 2 n ...; the tables of all n shards are the whole table.
@@ -132,7 +133,9 @@ class Work:
         embeds = self.batch.embeds(self.clip) if "confidence" in self.metrics else None
         shared = {}  # the same under every protocol
         if "localisation" in self.metrics:
-            shared |= {name: function(scores.image.cpu(), self.batch.masks) for name, function in LOCALISATION.items()}
+            image, masks = scores.image_map.cpu(), self.batch.masks
+            shared |= {name: function(image, masks) for name, function in LOCALISATION.items()}
+            shared["selectivity"] = selectivity(image, masks, self.batch.other_masks)
         if "completeness" in self.metrics:
             sums = {name: getattr(scores, name) for name in SUMS}
             shared |= {name: numbers for name, numbers in sums.items() if numbers is not None}

@@ -3,7 +3,7 @@
 from nib.metrics.confidence import HIGHER_IS_BETTER as _CONFIDENCE
 from nib.metrics.confidence import confidence
 from nib.metrics.localisation import HIGHER_IS_BETTER as _LOCALISATION
-from nib.metrics.localisation import auc, energy_inside, pointing_game
+from nib.metrics.localisation import auc, energy_inside, pointing_game, selectivity
 from nib.metrics.randomness import Variation, run_to_run
 from nib.metrics.statistics import bootstrap_interval, compare, summarise
 
@@ -19,5 +19,6 @@ __all__ = [
     "energy_inside",
     "pointing_game",
     "run_to_run",
+    "selectivity",
     "summarise",
 ]

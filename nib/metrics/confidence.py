@@ -19,7 +19,7 @@ from nib.methods.pairs import real_tokens
 from nib.methods.scores import Scores
 from nib.quadrature import check_count
 from nib.result import to_heatmap
-from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PairValues, PixelValues, TokenScores
+from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PairValues, PixelScores, PixelValues, TokenScores
 
 PROTOCOLS = ("paper", "released")
 SIDES = ("image", "text")
@@ -59,7 +59,8 @@ def confidence(
         pixel_values: (batch, channels, height, width); one picture serves all captions.
         input_ids: (batch, tokens), with begin and end.
         attention_mask: (batch, tokens), 1 at tokens; None where nothing is padded.
-        scores: of these pairs, of any unit: only the order and spacing within a map matter.
+        scores: of these pairs, of any unit: only the order and spacing within a map matter. The map at pixels is
+            taken where a method has one.
         protocol: one of `PROTOCOLS`.
         batch_size: pairs at once; bounds memory.
         sides: which of `SIDES` to measure; pictures are measured the same under both protocols.
@@ -85,7 +86,7 @@ def confidence(
             f"scores must be of these pairs: {tuple(scores.image.shape)} and {tuple(scores.text.shape)}"
             f" do not fit pictures {tuple(pixel_values.shape)} and captions {tuple(input_ids.shape)}"
         )
-    if not (scores.image.isfinite().all() and scores.text.isfinite().all()):  # it would stretch to a map of ones
+    if not (scores.image_map.isfinite().all() and scores.text.isfinite().all()):  # it would stretch to a map of ones
         raise ValueError("scores must be finite, got NaN or infinity")
     weigh_text = {"paper": _weigh_words, "released": _weigh_stripped}[protocol]
     embeds = embeds or embed_pairs(clip, pixel_values, input_ids, attention_mask, batch_size)
@@ -97,7 +98,7 @@ def confidence(
         found = {}
         if "image" in sides:
             pictures = pixel_values if len(pixel_values) == 1 else pixel_values[rows]
-            found |= _compare("image", *_weigh_picture(clip, pictures, image, text, scores.image[rows]))
+            found |= _compare("image", *_weigh_picture(clip, pictures, image, text, scores.image_map[rows]))
         if "text" in sides:
             found |= _compare("text", *weigh_text(clip, input_ids[rows], mask, image, scores.text[rows]))
         parts.append(found)
@@ -129,7 +130,11 @@ def _compare(side: str, before: PairValues, after: PairValues) -> dict[str, Pair
 
 
 def _weigh_picture(
-    clip: HookedCLIP, pixel_values: PixelValues, image_embeds: Embeds, text_embeds: Embeds, scores: GridScores
+    clip: HookedCLIP,
+    pixel_values: PixelValues,
+    image_embeds: Embeds,
+    text_embeds: Embeds,
+    scores: GridScores | PixelScores,
 ) -> tuple[PairValues, PairValues]:
     heatmap = to_heatmap(scores, tuple(pixel_values.shape[-2:])).to(pixel_values)
     weighted = clip.image.embed(heatmap[:, None] * pixel_values)

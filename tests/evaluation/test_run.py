@@ -18,7 +18,7 @@ import nib
 from nib.evaluation import METRICS, attribute_text_to_batch, evaluate
 from nib.inputs import to_pixel_values, to_tokens
 from nib.methods.scores import SUMS
-from nib.metrics import HIGHER_IS_BETTER, auc, confidence, energy_inside, pointing_game
+from nib.metrics import HIGHER_IS_BETTER, auc, confidence, energy_inside, pointing_game, selectivity
 
 TEXTS = ["a cat", "a dog next to a dog on the grass", "a hippopotamus", "snow", "two birds over the sea"]
 NIB, M2IB = {"method": "nib", "layer": 2, "n_steps": 3}, {"method": "m2ib", "layer": 3, "n_steps": 2, "n_noise": 2}
@@ -152,14 +152,40 @@ def test_both_protocols_share_what_they_do_not_touch(clip, pairs):
 
 
 def test_localisation_is_what_the_metric_functions_say(clip, pairs):
-    frame = quiet(clip, pairs, [NIB, "center"], metrics=["localisation"], batch_size=2)
     masks = torch.from_numpy(np.stack([row["masks"] for row in pairs]) > 0)
+    others = masks.roll(13, 1) & ~masks
+    others[0] = False
+    rows = [row | {"other_masks": other.numpy()} for row, other in zip(pairs, others)]
+    del rows[0]["other_masks"]  # then there are none
+    frame = quiet(clip, rows, [NIB, "center"], metrics=["localisation"], batch_size=2)
     tables = []
     for method, parameters in (("nib", {"layer": 2, "n_steps": 3}), ("center", {})):
         image = nib.METHODS[method](clip, *prepare(clip, pairs), **parameters).image
         values = {function.__name__: function(image, masks) for function in (pointing_game, auc, energy_inside)}
+        values["selectivity"] = selectivity(image, masks, others)
         tables.append(to_table([row["id"] for row in pairs], values, method=method, protocol="paper"))
     assert_same_values(frame, pd.concat(tables))
+
+
+def test_maps_at_pixels_are_what_is_measured(clip, pairs):
+    parameters = {"n_masks": 8, "text_masks": 3, "p": 0.5}
+    frame = quiet(clip, pairs, [{"method": "rise", **parameters}], metrics=["confidence", "localisation"])
+    arguments = prepare(clip, pairs)
+    scores = nib.METHODS["rise"](clip, *arguments, **parameters)
+    assert scores.image_pixels.shape == (5, 60, 60)
+    masks = torch.from_numpy(np.stack([row["masks"] for row in pairs]) > 0)
+    for image, equal in ((scores.image_pixels, True), (scores.image, False)):
+        seen = nib.Scores(image, scores.text, scores.similarity)
+        values = {"auc": auc(image, masks), "image_drop": confidence(clip, *arguments, seen)["image_drop"]}
+        for name, numbers in values.items():
+            assert np.allclose(frame[frame["metric"] == name]["value"], numbers, rtol=1e-8, atol=1e-8) == equal
+
+
+def test_parts_of_other_masks_beside_are_not_read(clip, pairs, tmp_path):
+    options = dict(methods=["center"], metrics=["localisation"], output=tmp_path)
+    first = quiet(clip, pairs[:2], **options)
+    rows = [row | {"other_masks": row["masks"] == 0} for row in pairs[:2]]
+    assert not quiet(clip, rows, **options).equals(first)
 
 
 def test_completeness_is_what_the_method_says(clip, pairs):
