@@ -1,7 +1,7 @@
 """Measure how good a map is, and how steady."""
 
+from nib.metrics.confidence import DIAGNOSTICS, confidence
 from nib.metrics.confidence import HIGHER_IS_BETTER as _CONFIDENCE
-from nib.metrics.confidence import confidence
 from nib.metrics.localisation import HIGHER_IS_BETTER as _LOCALISATION
 from nib.metrics.localisation import auc, energy_inside, pointing_game, selectivity
 from nib.metrics.randomness import Variation, run_to_run
@@ -10,6 +10,7 @@ from nib.metrics.statistics import bootstrap_interval, compare, summarise
 HIGHER_IS_BETTER = _CONFIDENCE | _LOCALISATION
 
 __all__ = [
+    "DIAGNOSTICS",
     "HIGHER_IS_BETTER",
     "Variation",
     "auc",

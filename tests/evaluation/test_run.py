@@ -18,7 +18,7 @@ import nib
 from nib.evaluation import METRICS, attribute_text_to_batch, evaluate
 from nib.inputs import to_pixel_values, to_tokens
 from nib.methods.scores import SUMS
-from nib.metrics import HIGHER_IS_BETTER, auc, confidence, energy_inside, pointing_game, selectivity
+from nib.metrics import DIAGNOSTICS, HIGHER_IS_BETTER, auc, confidence, energy_inside, pointing_game, selectivity
 
 TEXTS = ["a cat", "a dog next to a dog on the grass", "a hippopotamus", "snow", "two birds over the sea"]
 NIB, M2IB = {"method": "nib", "layer": 2, "n_steps": 3}, {"method": "m2ib", "layer": 3, "n_steps": 2, "n_noise": 2}
@@ -212,8 +212,10 @@ def test_columns_and_order(clip, pairs):
     parameters = ["layer", "n_steps", "n_masks", "text_masks", "p"]
     assert list(frame) == ["id", "method", *parameters, "protocol", "metric", "value"]
     assert frame["value"].dtype == np.float64
-    assert set(frame["metric"]) == set(HIGHER_IS_BETTER) | set(SUMS)
-    assert len(frame) == 4 * 5 * 2 * len(HIGHER_IS_BETTER) + 2 * 5 * 2 * len(SUMS)  # two settings have sums
+    assert set(frame["metric"]) == set(HIGHER_IS_BETTER) | set(DIAGNOSTICS) | set(SUMS)
+    assert len(frame) == 4 * 5 * 2 * len({*HIGHER_IS_BETTER, *DIAGNOSTICS}) + 2 * 5 * 2 * len(
+        SUMS
+    )  # two settings have sums
     assert frame.index.tolist() == list(range(len(frame)))
     named = frame[["method", "layer"]].fillna(-1).drop_duplicates().to_numpy().tolist()
     assert named == [["none", -1], ["nib", 2], ["rise", -1], ["nib", 0]]  # as they were asked for
@@ -227,7 +229,43 @@ def test_columns_and_order(clip, pairs):
 
 def test_a_map_that_masks_nothing_drops_nothing(clip, pairs):
     frame = quiet(clip, pairs, ["none"], BOTH)
-    assert not frame["value"].fillna(0).any()
+    constant = frame["metric"].isin(["constant_map", "text_constant_map"])
+    assert not frame[~constant]["value"].fillna(0).any()
+    of_pictures = frame[frame["metric"] == "constant_map"]
+    assert of_pictures.groupby("protocol")["value"].sum().to_dict() == {"paper": 5, "released": 5}
+
+
+def test_a_map_that_relu_leaves_empty_masks_nothing_or_all(clip, pairs, monkeypatch):
+    def empty(clip, *arguments):
+        scores = nib.METHODS["none"](clip, *arguments)
+        scores.image[1] = 0
+        return scores
+
+    monkeypatch.setitem(nib.METHODS, "gradcam", empty)
+    frame = quiet(clip, pairs, ["gradcam"], ["paper", "released", "released_own"])
+    values = frame.pivot(index=["protocol", "id"], columns="metric", values="value")
+    assert not values.loc["paper", "dark_share"].any()
+    for protocol in ("released", "released_own"):
+        assert values.loc[protocol, "dark_share"].tolist() == [0, 1, 0, 0, 0]
+        black = clip.image.embed(torch.zeros_like(prepare(clip, pairs)[0]))
+        scores = nib.METHODS["none"](clip, *prepare(clip, pairs)).similarity
+        after = torch.cosine_similarity(black, clip.text.embed(*prepare(clip, pairs)[1:]))
+        expected = 100 * (scores - after).clamp(min=0)[1].item()
+        assert values.loc[protocol, "image_drop"].tolist() == pytest.approx([0, expected, 0, 0, 0], abs=1e-9)
+
+
+def test_true_mask_is_a_control_where_masks_are_known(clip, pairs):
+    frame = quiet(clip, pairs, ["true_mask", "none"], BOTH, metrics=["confidence", "localisation"])
+    masks = torch.from_numpy(np.stack([row["masks"] for row in pairs]) > 0)
+    arguments = prepare(clip, pairs)
+    scores = nib.METHODS["none"](clip, *arguments)
+    scores.image_pixels = masks.double()
+    found = frame[(frame["method"] == "true_mask") & (frame["protocol"] == "paper")]
+    assert (found[found["metric"] == "auc"]["value"] == 1).all()
+    expected = confidence(clip, *arguments, scores, sides=("image",))
+    for name, numbers in expected.items():
+        np.testing.assert_allclose(found[found["metric"] == name]["value"], numbers, atol=1e-8)
+    assert not found["metric"].str.startswith("text").any()  # it says nothing of the text
 
 
 def test_ids_may_be_numbers(clip, pairs):
@@ -448,6 +486,12 @@ def last(**entries):
 WRONG = {
     "unknown method": (dict(methods=["grad"]), KeyError, "method must be one of"),
     "no method": (dict(methods=[]), ValueError, "methods must be at least one"),
+    "no masks to take": (
+        dict(pairs=without("masks"), methods=["true_mask"]),
+        ValueError,
+        "localisation and true_mask need masks",
+    ),
+    "a parameter of a mask": (dict(methods=[{"method": "true_mask", "layer": 2}]), KeyError, "method must be one of"),
     "a setting without one": (dict(methods=[{"layer": 2}]), ValueError, "a setting must name its method"),
     "parameter": (dict(methods=[{"method": "nib", "beta": 1}]), TypeError, "nib has no parameter beta"),
     "second parameter": (dict(methods=[NIB, {"method": "none", "layer": 1}]), TypeError, "none has no parameter layer"),
@@ -474,7 +518,7 @@ WRONG = {
     "no image": (dict(pairs=without("image")), ValueError, "columns id, image and text, got id, masks, text"),
     "an empty caption": (dict(pairs=last(text=" ")), ValueError, "a caption must hold at least one word"),
     "a long caption": (dict(pairs=last(text="a dog " * 20)), ValueError, "the model's context is 32"),
-    "no masks": (dict(pairs=without("masks"), metrics=METRICS), ValueError, "localisation needs masks"),
+    "no masks": (dict(pairs=without("masks"), metrics=METRICS), ValueError, "localisation and true_mask need masks"),
     **{
         f"shard {shard}": (dict(shard=shard), ValueError, r"shard must be \(i, n\) with 0 <= i < n, got")
         for shard in [(2, 2), (-1, 2), (0, 0), (0,), (0, 1, 2), (0.0, 2), (False, 2)]
