@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest, wilcoxon
 
-from nib.metrics import bootstrap_interval, compare, summarise
-from nib.metrics.statistics import holm
+from nib.metrics import bootstrap_interval, compare, holm, summarise
 
 
 def test_interval_of_known_data():

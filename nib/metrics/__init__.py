@@ -5,7 +5,7 @@ from nib.metrics.confidence import HIGHER_IS_BETTER as _CONFIDENCE
 from nib.metrics.localisation import HIGHER_IS_BETTER as _LOCALISATION
 from nib.metrics.localisation import auc, energy_inside, pointing_game, selectivity
 from nib.metrics.randomness import Variation, run_to_run
-from nib.metrics.statistics import bootstrap_interval, compare, summarise
+from nib.metrics.statistics import bootstrap_interval, compare, holm, summarise
 
 HIGHER_IS_BETTER = _CONFIDENCE | _LOCALISATION
 
@@ -18,6 +18,7 @@ __all__ = [
     "compare",
     "confidence",
     "energy_inside",
+    "holm",
     "pointing_game",
     "run_to_run",
     "selectivity",
