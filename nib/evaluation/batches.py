@@ -30,7 +30,8 @@ Setting = str | Mapping[str, Any]  # a method, or {"method": ..., parameter: val
 class Batch:
     """Some pairs, ready for the towers.
 
-    `masks` (pairs, height, width) is where what the text names is seen, `other_masks` where other objects are.
+    `masks` (pairs, height, width) is where what the text names is seen, `other_masks` where other objects are; None
+    where that is not known.
     """
 
     ids: list[str]
@@ -63,7 +64,7 @@ class Batch:
 
     def hash(self) -> str:
         """Hash the numbers that the results depend on."""
-        tensors = [*self.arguments(), *([] if self.masks is None else [self.masks, self.other_masks])]
+        tensors = [*self.arguments(), *(part for part in (self.masks, self.other_masks) if part is not None)]
         return hash_all(*self.ids, *map(to_bytes, tensors))
 
 
@@ -78,7 +79,7 @@ def read_batch(
     skipped: list[dict],
 ) -> Batch | None:
     """Read and prepare some rows; what cannot be read is added to `skipped`."""
-    pictures, masks, others, kept = [], [], [], []
+    pictures, masks, others, kept, knows_others = [], [], [], [], False
     for row in rows:
         try:
             pair = pairs[row]
@@ -94,6 +95,7 @@ def read_batch(
                 raise ValueError(f"localisation and {TRUE_MASK} need masks, and pair {ids[row]!r} has none")
             masks.append(torch.from_numpy(np.array(pair["masks"]) > 0))
             other = pair.get("other_masks")
+            knows_others |= other is not None
             others.append(torch.zeros_like(masks[-1]) if other is None else torch.from_numpy(np.array(other) > 0))
     if not kept:
         return None
@@ -107,7 +109,7 @@ def read_batch(
         input_ids,
         attention_mask,
         torch.stack(masks) if with_masks else None,
-        torch.stack(others) if with_masks else None,
+        torch.stack(others) if with_masks and knows_others else None,
     )
 
 

@@ -62,7 +62,7 @@ def evaluate(
             explains a text against its own picture, as there. "released_own" is the same with `nib` too against its own
             picture. Pictures are the same under all, but for constant maps; see `nib.metrics.confidence`.
         metrics: some of `METRICS`. "localisation" says whether the map lies on `masks` (any value above 0), and by
-            `selectivity` whether rather there than on `other_masks`, where the pairs have that column, NaN else;
+            `selectivity` whether rather there than on `other_masks`, where the pairs have that column;
             "completeness" gives what `nib.Scores` says of sums and gaps, in cosine units, for methods that have them.
         batch_size: pairs at once; the released code's is 32, and NIB's text scores under "released" depend on it.
         shard: (i, n) evaluates batches i, i + n, i + 2 n ...; the tables of all n shards are the whole table.
@@ -140,7 +140,8 @@ class Work:
         if "localisation" in self.metrics:
             image, masks = scores.image_map.cpu(), self.batch.masks
             shared |= {name: function(image, masks) for name, function in LOCALISATION.items()}
-            shared["selectivity"] = selectivity(image, masks, self.batch.other_masks)
+            if self.batch.other_masks is not None:
+                shared["selectivity"] = selectivity(image, masks, self.batch.other_masks)
         if "completeness" in self.metrics:
             sums = {name: getattr(scores, name) for name in SUMS}
             shared |= {name: numbers for name, numbers in sums.items() if numbers is not None}
