@@ -5,8 +5,9 @@ Models with Language-Image Consistency*, NeurIPS 2023. The loss is cross-entropy
 matching + beta * optimal transport: distances between the pictures of a batch should be those between their prompts,
 and the feature maps of a picture should be cheap to move onto the tokens of its prompt.
 
-Left out: learned context tokens (the prompt is fixed) and their shuffling, and a backbone trained whole: two convolutions
-and a linear layer are trained on the frozen features of the given image tower, and manifolds are those of mean maps and mean tokens.
+Left out: learned context tokens (the prompt is fixed) and their shuffling, and a backbone trained whole: two
+convolutions and a linear layer are trained on frozen features of the image tower. Manifolds are those of mean maps and
+mean tokens.
 """
 
 import torch

@@ -2,14 +2,11 @@
 
 Exports `decompose`, `Parts`, `heat_map` and `text_span`. Source: Gandelsman, Efros and Steinhardt, *Interpreting CLIP's
 Image Representation via Text-Based Decomposition*, ICLR 2024. The class token's residual stream is a sum, and the final
-norm is linear once its standard deviation is taken as it is, so the embedding is
+norm is linear once its standard deviation is taken as it is, so the embedding is exactly
 
-    sum over layers, heads and tokens of attention contributions + sum over layers of MLPs + input + bias,
+    sum over layers, heads and tokens of attention contributions + sum over layers of MLPs + input + bias.
 
-exactly. Nothing is approximated, but contributions are direct ones: what a head does through later blocks counts
-for those.
-
-Left out: mean-ablation of MLPs and of early layers, the pool of 3498 sentences, the removal of spurious heads.
+What a head does through later blocks counts for those. Left out: mean-ablation of MLPs and of early layers, the pool of 3498 sentences, the removal of spurious heads.
 """
 
 from dataclasses import dataclass
@@ -48,11 +45,10 @@ def decompose(clip: HookedCLIP, pixel_values: PixelValues) -> Parts:
     """Take the embeddings of a batch apart.
 
     Raises:
-        ValueError: a model without a class token whose residual stream is normalised, projected and nothing else.
+        ValueError: a model without a class token.
 
     Example:
-        parts = decompose(clip, pixel_values)
-        parts.total()  # equals clip.image.embed(pixel_values)
+        decompose(clip, pixel_values).total()  # equals clip.image.embed(pixel_values)
     """
     vision = getattr(clip.model, "vision_model", None)
     if not hasattr(getattr(vision, "embeddings", None), "class_embedding"):
@@ -74,15 +70,14 @@ def decompose(clip: HookedCLIP, pixel_values: PixelValues) -> Parts:
         return clip.model.visual_projection(centred / scale.view(-1, *[1] * (part.ndim - 1)) * norm.weight)
 
     rest = project(states[0][:, 0] + sum(biases)) + clip.model.visual_projection(norm.bias)
-    heads = project(torch.stack(attention, 1)), project(torch.stack(mlps, 1))
-    return Parts(*heads, rest, clip.grid(pixel_values))
+    return Parts(project(torch.stack(attention, 1)), project(torch.stack(mlps, 1)), rest, clip.grid(pixel_values))
 
 
 def _attention(module, states: Tensor) -> tuple[Tensor, Tensor]:
     """Return what each head writes from each token, (batch, heads, tokens, width), and the bias."""
     heads = module.num_heads
 
-    def split_heads(values: Tensor) -> Tensor:
+    def split_heads(values):
         return values.unflatten(-1, (heads, -1)).transpose(1, 2)  # (batch, heads, tokens, width / heads)
 
     query, key = split_heads(module.q_proj(states[:, :1])), split_heads(module.k_proj(states))
@@ -110,9 +105,8 @@ def text_span(outputs: Tensor, texts: Embeds, n_texts: int) -> list[tuple[int, f
         For each text chosen its index and the share of the variance that it explains beside those before, in [0, 1].
     """
     outputs = outputs - outputs.mean(0)
-    basis = torch.linalg.svd(outputs, full_matrices=False)
-    kept = basis.S / basis.S[0] > 1e-6
-    span = basis.Vh[kept]
+    _, strengths, span = torch.linalg.svd(outputs, full_matrices=False)
+    span = span[strengths / strengths[0] > 1e-6]
     texts, total, chosen = texts @ span.T @ span, outputs.square().sum(), []
     for _ in range(min(n_texts, len(span), len(texts))):
         directions = texts / texts.norm(dim=-1, keepdim=True).clamp(min=1e-6)  # those used up stay near zero

@@ -1,0 +1,223 @@
+"""Give every system of Table 1 one form: from a pair and examples to an `Explanation`.
+
+Exports `SYSTEMS`, by name; `RELATED`, those that the table leaves out; `System` and `Explanation`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from captum._utils.models.linear_model import SkLearnRidge
+from captum.attr import IntegratedGradients, Lime
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, cosine_similarity, normalize
+
+from nib.clip import HookedCLIP
+from nib.inputs import to_tokens
+from nib.methods import METHODS
+from studies.table1 import cocoa, falcon, lico, textspan
+from studies.table1.examples import Examples, Pair, embed_in_parts
+from studies.table1.exemplars import Exemplars
+
+CELLS = 8  # rows and columns on which pixels are summed, and which LIME hides
+
+
+@dataclass
+class Explanation:
+    """What a system says of one pair.
+
+    Attributes:
+        said: one or more tables from a patch or a word to its score; what is compared between runs.
+        sums: for each tower explained, what the numbers add up to and what they should: a difference of similarities.
+        model: the model that was explained.
+        map: (grid_h, grid_w), where there is one.
+    """
+
+    said: list[dict]
+    sums: list[tuple[float, float]]
+    model: nn.Module
+    map: Tensor | None = None
+
+
+@dataclass
+class System:
+    """A system, and the data set from which it reads examples if it reads any."""
+
+    explain: Callable[[HookedCLIP, Pair, Examples, int], Explanation]
+    examples: str = "captions"
+
+
+def _of_map(scores: Tensor) -> dict:
+    return dict(enumerate(scores.flatten().tolist()))
+
+
+def _similarity(clip: HookedCLIP, pair: Pair) -> Callable:
+    """Return the function from pixel values to the similarity with the pair's text."""
+    with torch.no_grad():
+        text = clip.text.embed(pair.input_ids, pair.attention_mask)
+    return lambda pixel_values: cosine_similarity(clip.image.embed(pixel_values), text)
+
+
+def _sum_cells(scores: Tensor) -> Tensor:
+    """Sum pixel scores (1, height, width) on a grid, (CELLS, CELLS)."""
+    return adaptive_avg_pool2d(scores[:, None], CELLS)[0, 0] * scores[0].numel() / CELLS**2
+
+
+def _method(name: str, later: int = 0) -> Callable:
+    """Run one of `nib.METHODS`, cut at three quarters of the blocks and `later` ones more."""
+
+    def explain(clip, pair, examples, seed):
+        layer = 3 * len(clip.image.blocks) // 4 + later
+        inputs = pair.pixel_values, pair.input_ids, pair.attention_mask
+        options = {"layer": layer} if name in ("nib", "m2ib") else {}
+        scores = METHODS[name](clip, *inputs, seed=seed, **options)
+        image = scores.image.sum() + (0 if scores.image_class is None else scores.image_class)
+        sums = [(float(image), float(scores.similarity)), (float(scores.text.sum()), float(scores.similarity))]
+        if name == "nib":  # the path begins at zero
+            starts = _at_zero(clip, pair, layer)
+            sums = [(total, whole - start) for (total, whole), start in zip(sums, starts)]
+        return Explanation([_of_map(scores.image), _of_map(scores.text)], sums, clip.model, scores.image[0])
+
+    return explain
+
+
+@torch.no_grad()
+def _at_zero(clip: HookedCLIP, pair: Pair, layer: int) -> tuple[float, float]:
+    """Return F(0) of both towers."""
+    image = clip.image.split(pair.pixel_values, layer)
+    text = clip.text.split(pair.input_ids, layer, pair.attention_mask)
+    embeds = image(image.hidden_states), text(text.hidden_states)
+    at_zero = image(0 * image.hidden_states), text(0 * text.hidden_states)
+    return tuple(float(cosine_similarity(at_zero[side], embeds[1 - side])) for side in (0, 1))
+
+
+def _cocoa(clip, pair, examples, seed):
+    """Contrast the 8 examples that are nearest to the text with all others."""
+    images = examples.image_embeds()
+    with torch.no_grad():
+        text = clip.text.embed(pair.input_ids, pair.attention_mask)
+    order = cosine_similarity(images, text).argsort(descending=True)
+    corpus, foils = images[order[:8]], images[order[8:]]
+    scores, difference = cocoa.of_pixels(clip.image.embed, pair.pixel_values, corpus, foils)
+    cells = _sum_cells(scores)
+    return Explanation([_of_map(cells)], [(float(scores.sum()), float(difference))], clip.model, cells)
+
+
+def _textspan(clip, pair, examples, seed):
+    """Draw the text's map, and name the head that writes most of the similarity."""
+    parts = textspan.decompose(clip, pair.pixel_values)
+    with torch.no_grad():
+        text = clip.text.embed(pair.input_ids, pair.attention_mask)
+    scores = textspan.heat_map(parts, text)[0]
+    direction = normalize(text, dim=-1)[0] / parts.total().norm()
+    of_head = parts.attention[0].sum(2) @ direction  # (layers, heads)
+    layer, head = divmod(int(of_head.argmax()), of_head.shape[1])
+
+    def write(pixel_values):
+        return textspan.decompose(clip, pixel_values).attention.sum(3)  # (pictures, layers, heads, embed)
+
+    outputs = examples.once("heads", lambda: embed_in_parts(write, examples.pixel_values(), 16))[:, layer, head]
+    chosen = textspan.text_span(outputs, examples.text_embeds(), 5)
+    texts = examples.texts()
+    total, whole = parts.total()[0] @ direction, _similarity(clip, pair)(pair.pixel_values)
+    words = {texts[row]: share for row, share in chosen}
+    return Explanation([_of_map(scores), words], [(float(total), float(whole))], clip.model, scores)
+
+
+def _exemplars(clip, pair, examples, seed):
+    """Say the words of the 5 nearest pairs, and the similarity that theirs suggest."""
+    images, texts = examples.image_embeds(), examples.text_embeds()
+    known = examples.once("exemplars", lambda: Exemplars(images, texts))
+    with torch.no_grad():
+        image, text = clip.image.embed(pair.pixel_values), clip.text.embed(pair.input_ids, pair.attention_mask)
+    found = known.nearest(image, text, k=5)
+    rows, weights = found.rows[0], found.weights[0]
+    words: dict = {}
+    for row, weight in zip(rows.tolist(), weights.tolist()):
+        for word in examples.texts()[row].split():
+            words[word] = words.get(word, 0.0) + weight
+    guess = (weights * cosine_similarity(images[rows], texts[rows])).sum()
+    return Explanation([words], [(float(guess), float(cosine_similarity(image, text)))], clip.model)
+
+
+def _falcon(clip, pair, examples, seed, n_coordinates=8):
+    """Say in words what the coordinates of largest variance stand for; they carry a part of the similarity."""
+    embeds = normalize(examples.image_embeds(), dim=-1)
+    coordinates = embeds.var(0).topk(n_coordinates).indices.tolist()
+
+    def explain_all():
+        given = examples.image_embeds(), examples.texts()
+        return [falcon.explain(*given, [coordinate], examples.embed_texts) for coordinate in coordinates]
+
+    words = examples.once("falcon", explain_all)
+    with torch.no_grad():
+        image, text = clip.image.embed(pair.pixel_values), clip.text.embed(pair.input_ids, pair.attention_mask)
+    products = (normalize(image, dim=-1) * normalize(text, dim=-1))[0]
+    sums = [(float(products[coordinates].sum()), float(products.sum()))]
+    said = {(coordinate, word): score for coordinate, of in zip(coordinates, words) for word, score in of.items()}
+    return Explanation([said], sums, clip.model)
+
+
+def features(clip: HookedCLIP, pixel_values: Tensor) -> Tensor:
+    """Return frozen features on a grid, (batch, width, grid_h, grid_w): hidden states at three quarters of the blocks."""
+    if hasattr(clip.image, "feature_map"):  # a convolutional tower
+        return clip.image.feature_map(pixel_values)
+    grid = clip.grid(pixel_values)
+    states = clip.image.split(pixel_values, 3 * len(clip.image.blocks) // 4).hidden_states
+    return states[:, -grid[0] * grid[1] :].mT.unflatten(2, grid)  # without class token
+
+
+def _lico(clip, pair, examples, seed):
+    """Train a classifier on the examples, and draw its Grad-CAM of the kind that the prompt names."""
+    kinds = sorted(set(examples.labels()))
+
+    def train():
+        input_ids, mask, _ = to_tokens(clip, [f"a photo of a {kind}" for kind in kinds])
+        tokens = clip.text.split(input_ids, len(clip.text.blocks), mask).hidden_states
+        inputs = embed_in_parts(lambda x: features(clip, x), examples.pixel_values())
+        labels = torch.tensor([kinds.index(kind) for kind in examples.labels()])
+        return lico.train(inputs, labels, tokens, mask, seed=seed)
+
+    model = examples.once(("lico", seed), train)
+    inputs = features(clip, pair.pixel_values)
+    logits = model(inputs)[1]
+    label = torch.tensor([kinds.index(pair.kind)]) if pair.kind in kinds else logits.argmax(1)
+    scores, logit = lico.gradcam(model, inputs, label)
+    difference = logit - model.head.bias[label]  # from features that are zero
+    return Explanation([_of_map(scores)], [(float(scores.sum()), float(difference))], model, scores[0])
+
+
+def _integrated_gradients(clip, pair, examples, seed):
+    """Integrate the pixel gradient from the mean colour, 32 Gauss-Legendre nodes."""
+    target, inputs = _similarity(clip, pair), pair.pixel_values
+    scores = IntegratedGradients(target).attribute(inputs, n_steps=32).detach().sum(1)
+    difference = target(inputs) - target(0 * inputs)
+    cells = _sum_cells(scores)
+    return Explanation([_of_map(cells)], [(float(scores.sum()), float(difference))], clip.model, cells)
+
+
+def _lime(clip, pair, examples, seed, n_samples=200):
+    """Fit a linear model to the similarity of pictures with cells of mean colour."""
+    target, inputs = _similarity(clip, pair), pair.pixel_values
+    rows, columns = (torch.arange(size) * CELLS // size for size in inputs.shape[-2:])
+    cells = (rows[:, None] * CELLS + columns)[None, None]
+    lime = Lime(lambda x: target(x).detach(), interpretable_model=SkLearnRidge(alpha=0.01))
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        options = dict(feature_mask=cells, n_samples=n_samples, perturbations_per_eval=50, return_input_shape=False)
+        scores = lime.attribute(inputs, **options).view(CELLS, CELLS)
+        difference = target(inputs) - target(0 * inputs)
+    return Explanation([_of_map(scores)], [(float(scores.sum()), float(difference))], clip.model, scores)
+
+
+SYSTEMS = {
+    "COCOA": System(_cocoa),
+    "TEXTSPAN": System(_textspan),
+    "Hossain et al.": System(_exemplars),
+    "LICO": System(_lico, "objects"),
+    "FALCON": System(_falcon),
+    "M2IB": System(_method("m2ib", later=1)),
+    "NIB": System(_method("nib")),
+}
+RELATED = {"LIME": System(_lime), "Integrated gradients": System(_integrated_gradients)}
+RELATED |= {"AGI": System(_method("agi"))} if "agi" in METHODS else {}
