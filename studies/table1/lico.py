@@ -63,8 +63,8 @@ class Classifier(nn.Module):
 
 
 def train(
-    inputs: Tensor, labels: Tensor, tokens: Tensor, mask: Tensor, *, seed: int = 0, n_epochs: int = 20,
-    alpha: float = 10.0, beta: float = 1.0, batch_size: int = 64, progress: bool = True,
+    inputs: Tensor, labels: Tensor, tokens: Tensor, mask: Tensor, *, seed: int = 0, n_epochs: int = 40,
+    alpha: float = 1.0, beta: float = 1.0, batch_size: int = 64, progress: bool = True,
 ) -> Classifier:  # fmt: skip
     """Train a classifier with language-image consistency.
 

@@ -31,12 +31,16 @@ class Explanation:
         sums: for each tower explained, what the numbers add up to and what they should: a difference of similarities.
         model: the model that was explained.
         map: (grid_h, grid_w), where there is one.
+        note: what it says in words.
+        rows: examples that it shows.
     """
 
     said: list[dict]
     sums: list[tuple[float, float]]
     model: nn.Module
     map: Tensor | None = None
+    note: str = ""
+    rows: tuple[int, ...] = ()
 
 
 @dataclass
@@ -98,7 +102,7 @@ def _cocoa(clip, pair, examples, seed):
         text = clip.text.embed(pair.input_ids, pair.attention_mask)
     order = cosine_similarity(images, text).argsort(descending=True)
     corpus, foils = images[order[:8]], images[order[8:]]
-    scores, difference = cocoa.of_pixels(clip.image.embed, pair.pixel_values, corpus, foils)
+    scores, difference = cocoa.of_pixels(clip.image.embed, pair.pixel_values, corpus, foils, n_steps=64)
     cells = _sum_cells(scores)
     return Explanation([_of_map(cells)], [(float(scores.sum()), float(difference))], clip.model, cells)
 
@@ -120,8 +124,12 @@ def _textspan(clip, pair, examples, seed):
     chosen = textspan.text_span(outputs, examples.text_embeds(), 5)
     texts = examples.texts()
     total, whole = parts.total()[0] @ direction, _similarity(clip, pair)(pair.pixel_values)
-    words = {texts[row]: share for row, share in chosen}
-    return Explanation([_of_map(scores), words], [(float(total), float(whole))], clip.model, scores)
+    words: dict = {}
+    for row, share in chosen:
+        for word in texts[row].split():
+            words[word] = words.get(word, 0.0) + share
+    note = f"layer {layer}, head {head}: " + "; ".join(texts[row] for row, _ in chosen[:2])
+    return Explanation([_of_map(scores), words], [(float(total), float(whole))], clip.model, scores, note)
 
 
 def _exemplars(clip, pair, examples, seed):
@@ -137,7 +145,10 @@ def _exemplars(clip, pair, examples, seed):
         for word in examples.texts()[row].split():
             words[word] = words.get(word, 0.0) + weight
     guess = (weights * cosine_similarity(images[rows], texts[rows])).sum()
-    return Explanation([words], [(float(guess), float(cosine_similarity(image, text)))], clip.model)
+    note = f"confidence {float(found.confidence):.2f}" + ("" if bool(found.known) else ": no knowledge")
+    shown = tuple(examples.chosen[row] for row in rows.tolist())
+    sums = [(float(guess), float(cosine_similarity(image, text)))]
+    return Explanation([words], sums, clip.model, note=note, rows=shown)
 
 
 def _falcon(clip, pair, examples, seed, n_coordinates=8):
@@ -155,16 +166,17 @@ def _falcon(clip, pair, examples, seed, n_coordinates=8):
     products = (normalize(image, dim=-1) * normalize(text, dim=-1))[0]
     sums = [(float(products[coordinates].sum()), float(products.sum()))]
     said = {(coordinate, word): score for coordinate, of in zip(coordinates, words) for word, score in of.items()}
-    return Explanation([said], sums, clip.model)
+    note = "; ".join(f"{coordinate}: {', '.join(list(of)[:2])}" for coordinate, of in zip(coordinates, words))
+    return Explanation([said], sums, clip.model, note=note)
 
 
 def features(clip: HookedCLIP, pixel_values: Tensor) -> Tensor:
-    """Return frozen features on a grid, (batch, width, grid_h, grid_w): hidden states at three quarters of the blocks."""
+    """Return what LICO's classifier reads, (batch, width, grid_h, grid_w): hidden states at 3/4 of the blocks."""
     if hasattr(clip.image, "feature_map"):  # a convolutional tower
         return clip.image.feature_map(pixel_values)
     grid = clip.grid(pixel_values)
     states = clip.image.split(pixel_values, 3 * len(clip.image.blocks) // 4).hidden_states
-    return states[:, -grid[0] * grid[1] :].mT.unflatten(2, grid)  # without class token
+    return states[:, -grid[0] * grid[1] :].mT.unflatten(2, grid).contiguous()  # without class token
 
 
 def _lico(clip, pair, examples, seed):
@@ -184,13 +196,14 @@ def _lico(clip, pair, examples, seed):
     label = torch.tensor([kinds.index(pair.kind)]) if pair.kind in kinds else logits.argmax(1)
     scores, logit = lico.gradcam(model, inputs, label)
     difference = logit - model.head.bias[label]  # from features that are zero
-    return Explanation([_of_map(scores)], [(float(scores.sum()), float(difference))], model, scores[0])
+    note = f"of the class {kinds[int(label)]}"
+    return Explanation([_of_map(scores)], [(float(scores.sum()), float(difference))], model, scores[0], note)
 
 
 def _integrated_gradients(clip, pair, examples, seed):
-    """Integrate the pixel gradient from the mean colour, 32 Gauss-Legendre nodes."""
+    """Integrate the pixel gradient from the mean colour, 64 Gauss-Legendre nodes."""
     target, inputs = _similarity(clip, pair), pair.pixel_values
-    scores = IntegratedGradients(target).attribute(inputs, n_steps=32).detach().sum(1)
+    scores = IntegratedGradients(target).attribute(inputs, n_steps=64).detach().sum(1)
     difference = target(inputs) - target(0 * inputs)
     cells = _sum_cells(scores)
     return Explanation([_of_map(cells)], [(float(scores.sum()), float(difference))], clip.model, cells)

@@ -6,7 +6,8 @@ norm is linear once its standard deviation is taken as it is, so the embedding i
 
     sum over layers, heads and tokens of attention contributions + sum over layers of MLPs + input + bias.
 
-What a head does through later blocks counts for those. Left out: mean-ablation of MLPs and of early layers, the pool of 3498 sentences, the removal of spurious heads.
+What a head does through later blocks counts for those. Left out:
+mean-ablation of MLPs and of early layers, the pool of 3498 sentences, the removal of spurious heads.
 """
 
 from dataclasses import dataclass
