@@ -86,7 +86,7 @@ def measure(systems: dict[str, System], setting: Setting, progress: bool = True)
         where the number is a count), full and none (the thresholds), mark, paper (its mark there, or "not stated") and
         evidence.
     """
-    rows = []
+    rows, others = [], build(setting.clip)
     for name, system in tqdm(systems.items(), "systems", disable=not progress, delay=3):
         before = hash_weights(setting.clip.model)
         examples = setting.draw(system, setting.seeds[0])
@@ -95,7 +95,7 @@ def measure(systems: dict[str, System], setting: Setting, progress: bool = True)
         numbers = {
             "No Extra Example": (len(examples.rows_read), None, ""),
             "No Randomness": _randomness(system, setting, examples, first),
-            "No Specific Structure": _structure(system, setting),
+            "No Specific Structure": _structure(system, setting, others),
             "No Info Loss": _information(first),
             "Current Model": _model(first, setting.clip.model, same),
             "No Downstream Task": (len(examples.labels_read), None, ""),
@@ -144,12 +144,11 @@ def _randomness(system: System, setting: Setting, examples: Examples, first: lis
     return lowest.mean(), bootstrap_interval(lowest), evidence
 
 
-def _structure(system: System, setting: Setting) -> tuple:
+def _structure(system: System, setting: Setting, others: dict) -> tuple:
     """Try models of other structure. What a model lacks shows as one of four errors; then the system refuses."""
     outcomes = {}
-    for name, make in build(setting.clip).items():
+    for name, clip in others.items():
         try:
-            clip = make()
             examples = setting.draw(system, setting.seeds[0], clip)
             found = system.explain(clip, setting.pairs[0], examples, setting.seeds[0])
             finite = all(np.isfinite(list(table.values())).all() for table in found.said)

@@ -50,7 +50,8 @@ def draw_side_by_side(setting: Setting, systems: dict[str, System], row: int = 0
     figure = Figure(figsize=(7.2, 2.15 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False).flatten()
     for axes in panels:
-        axes.axis("off")
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
     panels[0].imshow(picture)
     panels[0].set_title(f"“{pair.text}”", fontsize=7)
     for axes, (name, system) in zip(panels[1:], systems.items()):
@@ -58,7 +59,7 @@ def draw_side_by_side(setting: Setting, systems: dict[str, System], row: int = 0
         axes.set_title(name, fontsize=8)
         _draw_one(axes, picture, found, setting, system)
         note = textwrap.shorten(found.note, 130, placeholder=" …")
-        axes.text(0.5, -0.03, textwrap.fill(note, 34), transform=axes.transAxes, ha="center", va="top", fontsize=5.5)
+        axes.set_xlabel(textwrap.fill(note, 34), fontsize=5.5)
     return figure
 
 
@@ -66,16 +67,9 @@ def _draw_one(axes, picture: np.ndarray, found: Explanation, setting: Setting, s
     if found.map is not None:
         _overlay(axes, picture, found.map)
     elif found.rows:
-        shown = [
-            setting.data[system.examples][row]["image"].convert("RGB").resize((112, 112)) for row in found.rows[:4]
-        ]
-        tiles = [np.asarray(image) for image in shown]
+        images = [setting.data[system.examples][row]["image"] for row in found.rows[:4]]
+        tiles = [np.asarray(image.convert("RGB").resize((112, 112))) for image in images]
         axes.imshow(np.vstack([np.hstack(tiles[:2]), np.hstack(tiles[2:])]))
-    else:
-        axes.imshow(np.full_like(picture, 255))
-        axes.text(
-            0.5, 0.5, "words for coordinates,\nno map of a picture", transform=axes.transAxes, ha="center", fontsize=6.5
-        )
 
 
 def _overlay(axes, picture: np.ndarray, scores: torch.Tensor) -> None:

@@ -4,11 +4,14 @@ Exports `build`: a CLIP of another depth, width and patch size; a SigLIP, which 
 network in the place of the image tower, which has neither class token nor tokens.
 """
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetModel, SiglipConfig, SiglipModel
 
@@ -18,22 +21,15 @@ from nib.clip import HookedCLIP
 SHAPE = dict(hidden_size=48, intermediate_size=96, num_hidden_layers=4, num_attention_heads=4)
 
 
-def build(clip: HookedCLIP, seed: int = 0) -> dict[str, Callable]:
-    """Return, by name, functions that build a model which reads the same pictures and tokens as `clip`.
+def build(clip: HookedCLIP, seed: int = 0) -> dict[str, object]:
+    """Return, by name, models that read the same pictures and tokens as `clip`.
 
-    Building one raises a ValueError where `nib` does not know the family.
+    One of a family that `nib` does not know embeds, and says why it cannot be cut.
     """
-    return {
-        "another CLIP": lambda: _seeded(seed, lambda: _build_clip(clip)),
-        "SigLIP": lambda: _seeded(seed, lambda: _build_siglip(clip)),
-        "no class token": lambda: _seeded(seed, lambda: Convolutional(clip)),
-    }
-
-
-def _seeded(seed: int, make: Callable):
+    makers = {"another CLIP": _build_clip, "SigLIP": _build_siglip, "no class token": _build_convolutional}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return make()
+        return {name: make(clip) for name, make in makers.items()}
 
 
 def _sides(clip: HookedCLIP) -> dict:
@@ -51,31 +47,50 @@ def _build_clip(clip: HookedCLIP) -> HookedCLIP:
 def _build_siglip(clip: HookedCLIP):
     model = SiglipModel(SiglipConfig(**_sides(clip))).eval().requires_grad_(False)
     with TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
+        Path(folder, "config.json").write_text(json.dumps(model.config.to_dict()))
+        save_file(model.state_dict(), Path(folder, "model.safetensors"))
         clip.tokenizer.save_pretrained(folder)
         clip.image_processor.save_pretrained(folder)
-        return nib.load(folder)
+        try:
+            return nib.load(folder)
+        except ValueError:  # a family that `nib` does not know; what only embeds still runs
+            reason = "nib does not know SigLIP"
+            return EmbedsAlone(clip, model, lambda x: model.get_image_features(x).pooler_output, reason)
 
 
-class Convolutional:
-    """A residual network beside the text tower of a CLIP: it embeds, and has no blocks through which tokens pass."""
+def _build_convolutional(clip: HookedCLIP) -> "EmbedsAlone":
+    config = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 32], depths=[1, 1, 1], layer_type="basic")
+    network = ResNetModel(config).eval().requires_grad_(False)
+    projection = nn.Linear(32, clip.model.config.projection_dim).requires_grad_(False)
+    model = nn.ModuleDict({"image": network, "projection": projection, "text": clip.model.text_model})
 
-    def __init__(self, clip: HookedCLIP):
-        config = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 32], depths=[1, 1, 1], layer_type="basic")
-        network = ResNetModel(config).eval().requires_grad_(False)
-        projection = nn.Linear(32, clip.model.config.projection_dim).requires_grad_(False)
-        self.model = nn.ModuleDict({"image": network, "projection": projection, "text": clip.model.text_model})
-        self.text, self.tokenizer, self.image_processor = clip.text, clip.tokenizer, clip.image_processor
+    def feature_map(pixel_values: Tensor) -> Tensor:
+        return network(pixel_values).last_hidden_state  # (batch, channels, height, width)
+
+    def embed(pixel_values: Tensor) -> Tensor:
+        return projection(feature_map(pixel_values).mean((2, 3)))
+
+    reason = "a convolutional tower has no blocks through which tokens pass"
+    alone = EmbedsAlone(clip, model, embed, reason)
+    alone.image.feature_map = feature_map
+    alone.text = clip.text
+    return alone
+
+
+class EmbedsAlone:
+    """A model that embeds pictures and texts, and refuses to be cut, with a reason."""
+
+    def __init__(self, clip: HookedCLIP, model: nn.Module, embed: Callable, reason: str):
+        self.model, self.tokenizer, self.image_processor = model, clip.tokenizer, clip.image_processor
         self.device, self.dtype, self.context_length = clip.device, clip.dtype, clip.context_length
-        self.model.config = clip.model.config
+        if not hasattr(model, "config"):
+            model.config = clip.model.config  # `nib.inputs` reads the padding id there
 
-        def feature_map(pixel_values: Tensor) -> Tensor:
-            return network(pixel_values).last_hidden_state  # (batch, channels, height, width)
+        def embed_texts(input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+            return model.get_text_features(input_ids, attention_mask).pooler_output
 
-        def embed(pixel_values: Tensor) -> Tensor:
-            return projection(feature_map(pixel_values).mean((2, 3)))
+        def refuse(*_):
+            raise ValueError(reason)
 
-        def split(*_):
-            raise ValueError("a convolutional tower has no blocks through which tokens pass")
-
-        self.image = SimpleNamespace(embed=embed, feature_map=feature_map, split=split, check_layer=split, blocks=())
+        cut = dict(split=refuse, check_layer=refuse, blocks=())
+        self.image, self.text = SimpleNamespace(embed=embed, **cut), SimpleNamespace(embed=embed_texts, **cut)

@@ -165,9 +165,12 @@ def _falcon(clip, pair, examples, seed, n_coordinates=8):
         image, text = clip.image.embed(pair.pixel_values), clip.text.embed(pair.input_ids, pair.attention_mask)
     products = (normalize(image, dim=-1) * normalize(text, dim=-1))[0]
     sums = [(float(products[coordinates].sum()), float(products.sum()))]
+    high, low = falcon.choose(embeds, coordinates[:1], 2)
+    rows = tuple(examples.chosen[row] for row in [*high.tolist(), *low.tolist()])
     said = {(coordinate, word): score for coordinate, of in zip(coordinates, words) for word, score in of.items()}
-    note = "; ".join(f"{coordinate}: {', '.join(list(of)[:2])}" for coordinate, of in zip(coordinates, words))
-    return Explanation([said], sums, clip.model, note=note)
+    names = [f"{coordinate}: {', '.join(list(of)[:2])}" for coordinate, of in zip(coordinates, words)]
+    note = f"above: activate {coordinates[0]}; below: look-alikes. " + "; ".join(names[:3])
+    return Explanation([said], sums, clip.model, note=note, rows=rows)
 
 
 def features(clip: HookedCLIP, pixel_values: Tensor) -> Tensor:
