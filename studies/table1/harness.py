@@ -42,6 +42,7 @@ MEASURES = {
 PROPERTIES = list(THRESHOLDS)
 PAPER = {(name, "No Extra Example"): "✗" for name in ("COCOA", "TEXTSPAN", "Hossain et al.")}
 PAPER |= {("LICO", "No Randomness"): "✗", ("LICO", "Current Model"): "✗", ("FALCON", "No Info Loss"): "✗"}
+PAPER |= {("M2IB", "No Randomness"): "✗"}  # named as a limit of information bottleneck attribution
 PAPER |= {("NIB", name): "✓" for name in PROPERTIES}
 
 

@@ -1,16 +1,14 @@
 """Give every system of Table 1 one form: from a pair and examples to an `Explanation`.
 
-Exports `SYSTEMS`, by name; `RELATED`, those that the table leaves out; `System` and `Explanation`.
+Exports `SYSTEMS`, by name; `System` and `Explanation`; and what `related` builds on.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from captum._utils.models.linear_model import SkLearnRidge
-from captum.attr import IntegratedGradients, Lime
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, cosine_similarity, normalize
+from torch.nn.functional import cosine_similarity, normalize
 
 from nib.clip import HookedCLIP
 from nib.inputs import to_tokens
@@ -19,7 +17,7 @@ from studies.table1 import cocoa, falcon, lico, textspan
 from studies.table1.examples import Examples, Pair, embed_in_parts
 from studies.table1.exemplars import Exemplars
 
-CELLS = 8  # rows and columns on which pixels are summed, and which LIME hides
+CELLS = 8  # rows and columns on which pixels are summed
 
 
 @dataclass
@@ -51,36 +49,44 @@ class System:
     examples: str = "captions"
 
 
-def _of_map(scores: Tensor) -> dict:
+def of_map(scores: Tensor) -> dict:
     return dict(enumerate(scores.flatten().tolist()))
 
 
-def _similarity(clip: HookedCLIP, pair: Pair) -> Callable:
+def similarity_with(clip: HookedCLIP, pair: Pair) -> Callable:
     """Return the function from pixel values to the similarity with the pair's text."""
     with torch.no_grad():
         text = clip.text.embed(pair.input_ids, pair.attention_mask)
     return lambda pixel_values: cosine_similarity(clip.image.embed(pixel_values), text)
 
 
-def _sum_cells(scores: Tensor) -> Tensor:
+def sum_cells(scores: Tensor) -> Tensor:
     """Sum pixel scores (1, height, width) on a grid, (CELLS, CELLS)."""
-    return adaptive_avg_pool2d(scores[:, None], CELLS)[0, 0] * scores[0].numel() / CELLS**2
+    sums = torch.zeros(CELLS**2, dtype=scores.dtype, device=scores.device)
+    cells = number_cells(*scores.shape[-2:]).flatten().to(scores.device)
+    return sums.index_add(0, cells, scores.flatten()).view(CELLS, CELLS)
 
 
-def _method(name: str, later: int = 0) -> Callable:
+def number_cells(height: int, width: int) -> Tensor:
+    """Return the cell in which each pixel lies, (height, width), counted row by row."""
+    rows, columns = (torch.arange(size) * CELLS // size for size in (height, width))
+    return rows[:, None] * CELLS + columns
+
+
+def method(name: str, later: int = 0, **given) -> Callable:
     """Run one of `nib.METHODS`, cut at three quarters of the blocks and `later` ones more."""
 
     def explain(clip, pair, examples, seed):
         layer = 3 * len(clip.image.blocks) // 4 + later
         inputs = pair.pixel_values, pair.input_ids, pair.attention_mask
-        options = {"layer": layer} if name in ("nib", "m2ib") else {}
+        options = given | ({"layer": layer} if name in ("nib", "m2ib") else {})
         scores = METHODS[name](clip, *inputs, seed=seed, **options)
         image = scores.image.sum() + (0 if scores.image_class is None else scores.image_class)
         sums = [(float(image), float(scores.similarity)), (float(scores.text.sum()), float(scores.similarity))]
         if name == "nib":  # the path begins at zero
             starts = _at_zero(clip, pair, layer)
             sums = [(total, whole - start) for (total, whole), start in zip(sums, starts)]
-        return Explanation([_of_map(scores.image), _of_map(scores.text)], sums, clip.model, scores.image[0])
+        return Explanation([of_map(scores.image), of_map(scores.text)], sums, clip.model, scores.image[0])
 
     return explain
 
@@ -95,16 +101,22 @@ def _at_zero(clip: HookedCLIP, pair: Pair, layer: int) -> tuple[float, float]:
     return tuple(float(cosine_similarity(at_zero[side], embeds[1 - side])) for side in (0, 1))
 
 
-def _cocoa(clip, pair, examples, seed):
-    """Contrast the 8 examples that are nearest to the text with all others."""
+def explain_by_cocoa(clip, pair, examples, seed, by_nib=False):
+    """Contrast the 8 examples that are nearest to the text with all others, from pixels or, by NIB, from tokens."""
     images = examples.image_embeds()
     with torch.no_grad():
         text = clip.text.embed(pair.input_ids, pair.attention_mask)
     order = cosine_similarity(images, text).argsort(descending=True)
     corpus, foils = images[order[:8]], images[order[8:]]
+    if by_nib:
+        split = clip.image.split(pair.pixel_values, 3 * len(clip.image.blocks) // 4)
+        tokens, difference = cocoa.of_tokens(split, split.hidden_states, corpus, foils)
+        rows, columns = clip.grid(pair.pixel_values)
+        scores = tokens[:, -rows * columns :].view(rows, columns)  # without class token
+        return Explanation([of_map(scores)], [(float(tokens.sum()), float(difference))], clip.model, scores)
     scores, difference = cocoa.of_pixels(clip.image.embed, pair.pixel_values, corpus, foils, n_steps=64)
-    cells = _sum_cells(scores)
-    return Explanation([_of_map(cells)], [(float(scores.sum()), float(difference))], clip.model, cells)
+    cells = sum_cells(scores)
+    return Explanation([of_map(cells)], [(float(scores.sum()), float(difference))], clip.model, cells)
 
 
 def _textspan(clip, pair, examples, seed):
@@ -123,13 +135,13 @@ def _textspan(clip, pair, examples, seed):
     outputs = examples.once("heads", lambda: embed_in_parts(write, examples.pixel_values(), 16))[:, layer, head]
     chosen = textspan.text_span(outputs, examples.text_embeds(), 5)
     texts = examples.texts()
-    total, whole = parts.total()[0] @ direction, _similarity(clip, pair)(pair.pixel_values)
+    total, whole = parts.total()[0] @ direction, similarity_with(clip, pair)(pair.pixel_values)
     words: dict = {}
     for row, share in chosen:
         for word in texts[row].split():
             words[word] = words.get(word, 0.0) + share
     note = f"layer {layer}, head {head}: " + "; ".join(texts[row] for row, _ in chosen[:2])
-    return Explanation([_of_map(scores), words], [(float(total), float(whole))], clip.model, scores, note)
+    return Explanation([of_map(scores), words], [(float(total), float(whole))], clip.model, scores, note)
 
 
 def _exemplars(clip, pair, examples, seed):
@@ -200,40 +212,15 @@ def _lico(clip, pair, examples, seed):
     scores, logit = lico.gradcam(model, inputs, label)
     difference = logit - model.head.bias[label]  # from features that are zero
     note = f"of the class {kinds[int(label)]}"
-    return Explanation([_of_map(scores)], [(float(scores.sum()), float(difference))], model, scores[0], note)
-
-
-def _integrated_gradients(clip, pair, examples, seed):
-    """Integrate the pixel gradient from the mean colour, 64 Gauss-Legendre nodes."""
-    target, inputs = _similarity(clip, pair), pair.pixel_values
-    scores = IntegratedGradients(target).attribute(inputs, n_steps=64).detach().sum(1)
-    difference = target(inputs) - target(0 * inputs)
-    cells = _sum_cells(scores)
-    return Explanation([_of_map(cells)], [(float(scores.sum()), float(difference))], clip.model, cells)
-
-
-def _lime(clip, pair, examples, seed, n_samples=200):
-    """Fit a linear model to the similarity of pictures with cells of mean colour."""
-    target, inputs = _similarity(clip, pair), pair.pixel_values
-    rows, columns = (torch.arange(size) * CELLS // size for size in inputs.shape[-2:])
-    cells = (rows[:, None] * CELLS + columns)[None, None]
-    lime = Lime(lambda x: target(x).detach(), interpretable_model=SkLearnRidge(alpha=0.01))
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
-        options = dict(feature_mask=cells, n_samples=n_samples, perturbations_per_eval=50, return_input_shape=False)
-        scores = lime.attribute(inputs, **options).view(CELLS, CELLS)
-        difference = target(inputs) - target(0 * inputs)
-    return Explanation([_of_map(scores)], [(float(scores.sum()), float(difference))], clip.model, scores)
+    return Explanation([of_map(scores)], [(float(scores.sum()), float(difference))], model, scores[0], note)
 
 
 SYSTEMS = {
-    "COCOA": System(_cocoa),
+    "COCOA": System(explain_by_cocoa),
     "TEXTSPAN": System(_textspan),
     "Hossain et al.": System(_exemplars),
     "LICO": System(_lico, "objects"),
     "FALCON": System(_falcon),
-    "M2IB": System(_method("m2ib", later=1)),
-    "NIB": System(_method("nib")),
+    "M2IB": System(method("m2ib", later=1)),
+    "NIB": System(method("nib")),
 }
-RELATED = {"LIME": System(_lime), "Integrated gradients": System(_integrated_gradients)}
-RELATED |= {"AGI": System(_method("agi"))} if "agi" in METHODS else {}

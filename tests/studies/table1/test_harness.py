@@ -10,6 +10,7 @@ from torch import nn
 from studies.table1 import plots
 from studies.table1.examples import Examples, make_pairs
 from studies.table1.harness import PROPERTIES, Setting, hash_weights, mark, measure, rank_correlation
+from studies.table1.related import RELATED
 from studies.table1.systems import SYSTEMS, Explanation, System
 
 
@@ -175,3 +176,24 @@ def test_table_is_drawn_with_every_mark(setting):
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts.count("✓") >= 5
     assert len(texts) == 12
+
+
+@pytest.mark.parametrize("name", RELATED)
+def test_every_related_system_explains_a_pair(setting, name):
+    system = RELATED[name]
+    found = system.explain(setting.clip, setting.pairs[0], setting.draw(system, 0), 0)
+    assert found.map is not None
+    assert np.isfinite(found.sums).all()
+
+
+def test_integrated_gradients_add_up(setting):
+    found = RELATED["Integrated gradients"].explain(setting.clip, setting.pairs[0], None, 0)
+    ((total, whole),) = found.sums
+    assert total == pytest.approx(whole, abs=1e-3)
+    assert sum(found.said[0].values()) == pytest.approx(total)
+
+
+def test_lime_depends_on_its_seed(setting):
+    maps = [RELATED["LIME"].explain(setting.clip, setting.pairs[0], None, seed).map for seed in (0, 0, 1)]
+    assert torch.equal(maps[0], maps[1])
+    assert not torch.allclose(maps[0], maps[2])
