@@ -58,6 +58,7 @@ class Examples:
         rows_read: rows of which anything was read.
         labels_read: rows of which the class was read.
         kept: by any key.
+        prepared: pixel values by row, which several draws of one data set may share.
     """
 
     clip: HookedCLIP
@@ -66,12 +67,14 @@ class Examples:
     rows_read: set[int] = field(default_factory=set)
     labels_read: set[int] = field(default_factory=set)
     kept: dict = field(default_factory=dict)
+    prepared: dict[int, PixelValues] = field(default_factory=dict)
 
     @classmethod
-    def draw(cls, clip: HookedCLIP, data: Dataset, share: float, seed: int) -> "Examples":
+    def draw(cls, clip: HookedCLIP, data: Dataset, share: float, seed: int, prepared: dict | None = None) -> "Examples":
         """Draw a share of the rows."""
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-        return cls(clip, data, sorted(order[: round(share * len(data))].tolist()))
+        chosen = sorted(order[: round(share * len(data))].tolist())
+        return cls(clip, data, chosen, prepared={} if prepared is None else prepared)
 
     def _read(self, column: str) -> list:
         self.rows_read.update(self.chosen)
@@ -91,7 +94,14 @@ class Examples:
 
     def pixel_values(self) -> PixelValues:
         """Return the pictures, (rows, channels, height, width)."""
-        return self.once("pixels", lambda: torch.cat([to_pixel_values(self.clip, x) for x in self._read("image")]))
+
+        def prepare():
+            for row, picture in zip(self.chosen, self._read("image")):
+                if row not in self.prepared:
+                    self.prepared[row] = to_pixel_values(self.clip, picture)
+            return torch.cat([self.prepared[row] for row in self.chosen])
+
+        return self.once("pixels", prepare)
 
     def texts(self) -> list[str]:
         """Return the captions."""

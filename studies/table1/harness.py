@@ -1,12 +1,13 @@
 """Measure the six properties of Table 1 for any system, and give marks by thresholds stated beforehand.
 
-Exports `measure`, `mark`, `THRESHOLDS`, `PROPERTIES`, `PAPER` and `Setting`. A mark says what was measured with these
-models and data; `PAPER` holds the few marks that the NIB paper states in its text.
+Exports `measure`, `share_of_similarity`, `mark`, `Setting`, `THRESHOLDS`, `MEASURES`, `PROPERTIES` and `PAPER`. A
+mark says what was measured with these models and data; `PAPER` holds the few marks that the NIB paper states in its
+text.
 """
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -56,6 +57,7 @@ class Setting:
         data: the data sets from which examples are drawn, by name.
         share: the part of a data set that is drawn.
         seeds: of the runs that are compared, at least two.
+        prepared: for each data set its pixel values by row, so that they are prepared once.
     """
 
     clip: HookedCLIP
@@ -63,9 +65,12 @@ class Setting:
     data: dict[str, Dataset]
     share: float = 0.5
     seeds: Sequence[int] = (0, 1, 2)
+    prepared: dict[str, dict] = field(default_factory=dict)
 
     def draw(self, system: System, seed: int, clip: HookedCLIP | None = None) -> Examples:
-        return Examples.draw(clip or self.clip, self.data[system.examples], self.share, seed)
+        name = system.examples
+        prepared = self.prepared.setdefault(name, {})
+        return Examples.draw(clip or self.clip, self.data[name], self.share, seed, prepared)
 
 
 def mark(name: str, number: float) -> str:
@@ -97,7 +102,7 @@ def measure(systems: dict[str, System], setting: Setting, progress: bool = True)
             "No Extra Example": (len(examples.rows_read), None, ""),
             "No Randomness": _randomness(system, setting, examples, first),
             "No Specific Structure": _structure(system, setting, others),
-            "No Info Loss": _information(first),
+            "No Info Loss": share_of_similarity(first),
             "Current Model": _model(first, setting.clip.model, same),
             "No Downstream Task": (len(examples.labels_read), None, ""),
         }
@@ -160,8 +165,15 @@ def _structure(system: System, setting: Setting, others: dict) -> tuple:
     return runs, None, "; ".join(f"{name}: {outcome}" for name, outcome in outcomes.items())
 
 
-def _information(first: list[Explanation]) -> tuple:
-    """Compare sums with what they should be, for a system whose explanation depends on the pair."""
+def share_of_similarity(first: list[Explanation]) -> tuple[float, tuple | None, str]:
+    """Compare sums with what they should be.
+
+    Args:
+        first: explanations of at least two pairs by one system.
+
+    Returns:
+        The share in [0, 1], or 0 where all pairs get the same explanation; its interval; and the shares by tower.
+    """
     sums = np.array([found.sums for found in first])  # (pairs, towers, 2)
     rows = np.random.default_rng(0).integers(0, len(sums), (2000, len(sums)))
     resampled = [_share(sums[drawn]).mean() for drawn in rows]

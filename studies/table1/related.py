@@ -1,7 +1,6 @@
-"""Run what the paper's related work names and its Table 1 leaves out, and two variants, in the same form.
+"""Run what the paper's related work names and its Table 1 leaves out, in the same form.
 
-Exports `RELATED`: LIME, integrated gradients and, where `nib` has it, AGI; COCOA's target explained by NIB; and NIB
-with so many nodes that its integral is nearly exact.
+Exports `RELATED`: LIME, integrated gradients and, where `nib` has it, AGI; and COCOA's target explained by NIB.
 """
 
 from functools import partial
@@ -48,5 +47,4 @@ def _lime(clip, pair, examples, seed, n_samples=200):
 
 RELATED = {"LIME": System(_lime), "Integrated gradients": System(_integrated_gradients)}
 RELATED |= {"COCOA by NIB": System(partial(explain_by_cocoa, by_nib=True))}
-RELATED |= {"NIB, 200 nodes": System(method("nib", n_steps=200, quadrature="gausslegendre"))}
 RELATED |= {"AGI": System(method("agi"))} if "agi" in METHODS else {}
