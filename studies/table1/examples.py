@@ -1,6 +1,6 @@
 """Keep count of what a system reads beyond the pair that it explains.
 
-Exports `Pair`, `make_pairs` and `Examples`.
+Exports `Pair`, `make_pairs`, `to_prompt` and `Examples`.
 """
 
 from collections.abc import Sequence
@@ -37,11 +37,16 @@ class Pair:
 def make_pairs(clip: HookedCLIP, data: Dataset) -> list[Pair]:
     """Ask for the first object of each scene: "a photo of a cat"."""
     kinds = [names[0] for names in data["objects"]]
-    texts = [f"a photo of {with_article(kind)}" for kind in kinds]
+    texts = [to_prompt(kind) for kind in kinds]
     input_ids, attention_mask, _ = to_tokens(clip, texts)
     pictures = [to_pixel_values(clip, picture) for picture in data["image"]]
     tokens = zip(input_ids.split(1), attention_mask.split(1))
     return [Pair(picture, *ids, text, kind) for picture, ids, text, kind in zip(pictures, tokens, texts, kinds)]
+
+
+def to_prompt(kind: str) -> str:
+    """Name a kind: "a photo of a cat"."""
+    return f"a photo of {with_article(kind)}"
 
 
 @dataclass

@@ -36,7 +36,7 @@ def transport_loss(maps: Tensor, tokens: Tensor, mask: Tensor, epsilon: float = 
         epsilon: weight of the entropy; the cost is 1 - cosine.
     """
     cost = 1 - normalize(maps, dim=-1) @ normalize(tokens, dim=-1).mT  # (batch, channels, tokens)
-    rows = torch.full(maps.shape[:2], -torch.tensor(float(maps.shape[1])).log().item(), dtype=maps.dtype)
+    rows = torch.full_like(maps[:, :, 0], 1 / maps.shape[1]).log()
     columns = (mask / mask.sum(1, keepdim=True)).to(maps.dtype).log()  # -inf at padding
     kernel, right = -cost.detach() / epsilon, torch.zeros_like(columns)
     for _ in range(n_iterations):

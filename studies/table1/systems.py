@@ -14,7 +14,7 @@ from nib.clip import HookedCLIP
 from nib.inputs import to_tokens
 from nib.methods import METHODS
 from studies.table1 import cocoa, falcon, lico, textspan
-from studies.table1.examples import Examples, Pair, embed_in_parts
+from studies.table1.examples import Examples, Pair, embed_in_parts, to_prompt
 from studies.table1.exemplars import Exemplars
 
 CELLS = 8  # rows and columns on which pixels are summed
@@ -199,16 +199,18 @@ def _lico(clip, pair, examples, seed):
     kinds = sorted(set(examples.labels()))
 
     def train():
-        input_ids, mask, _ = to_tokens(clip, [f"a photo of a {kind}" for kind in kinds])
+        input_ids, mask, _ = to_tokens(clip, [to_prompt(kind) for kind in kinds])
         tokens = clip.text.split(input_ids, len(clip.text.blocks), mask).hidden_states
         inputs = embed_in_parts(lambda x: features(clip, x), examples.pixel_values())
-        labels = torch.tensor([kinds.index(kind) for kind in examples.labels()])
+        labels = torch.tensor([kinds.index(kind) for kind in examples.labels()], device=inputs.device)
         return lico.train(inputs, labels, tokens, mask, seed=seed)
 
     model = examples.once(("lico", seed), train)
     inputs = features(clip, pair.pixel_values)
     logits = model(inputs)[1]
-    label = torch.tensor([kinds.index(pair.kind)]) if pair.kind in kinds else logits.argmax(1)
+    label = logits.argmax(1)
+    if pair.kind in kinds:
+        label = torch.full_like(label, kinds.index(pair.kind))
     scores, logit = lico.gradcam(model, inputs, label)
     difference = logit - model.head.bias[label]  # from features that are zero
     note = f"of the class {kinds[int(label)]}"
