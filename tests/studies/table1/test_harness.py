@@ -9,9 +9,17 @@ from torch import nn
 
 from studies.table1 import plots
 from studies.table1.examples import Examples, make_pairs
-from studies.table1.harness import PROPERTIES, Setting, hash_weights, mark, measure, rank_correlation
+from studies.table1.harness import (
+    PROPERTIES,
+    Setting,
+    hash_weights,
+    mark,
+    measure,
+    rank_correlation,
+    share_of_similarity,
+)
 from studies.table1.related import RELATED
-from studies.table1.systems import SYSTEMS, Explanation, System
+from studies.table1.systems import SYSTEMS, Explanation, System, method
 
 
 @pytest.fixture(scope="module")
@@ -197,3 +205,20 @@ def test_lime_depends_on_its_seed(setting):
     maps = [RELATED["LIME"].explain(setting.clip, setting.pairs[0], None, seed).map for seed in (0, 0, 1)]
     assert torch.equal(maps[0], maps[1])
     assert not torch.allclose(maps[0], maps[2])
+
+
+def test_dependence_on_the_examples_is_seen(setting):
+    def follow(clip, pair, examples, seed):
+        examples.texts()
+        map = torch.rand(5, 5, generator=torch.Generator().manual_seed(sum(examples.chosen)))
+        return Explanation([dict(enumerate(map.flatten().tolist()))], [(1.0, 1.0)], clip.model, map)
+
+    table = measured(follow, setting)
+    assert table["number"]["No Randomness"] < 0.6
+    assert "seeds: 1.000" in table["evidence"]["No Randomness"]
+
+
+def test_nib_with_many_nodes_loses_nothing(setting):
+    explain = method("nib", n_steps=400, quadrature="gausslegendre")
+    share, _, _ = share_of_similarity([explain(setting.clip, pair, None, 0) for pair in setting.pairs])
+    assert share == pytest.approx(1, abs=0.02)

@@ -79,3 +79,13 @@ def test_consistency_brings_manifolds_together(trained):
         maps = model.project(model(inputs)[0].flatten(2)).mean(1)
         losses.append(float(lico.manifold_loss(maps, sentences)))
     assert losses[1] < 0.1 * losses[0]
+
+
+def test_gradcam_of_a_linear_head_by_hand(trained):
+    """Behind a mean over places the gradient of a channel is its weight over the number of places."""
+    inputs, labels, train, _ = trained
+    model = train(0)
+    maps = model.features(inputs)
+    expected = (model.head.weight[labels][:, :, None, None] / 12 * maps).sum(1).relu()
+    torch.testing.assert_close(lico.gradcam(model, inputs, labels)[0], expected)
+    assert float(expected.max()) > 0
