@@ -7,7 +7,7 @@ text.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from nib.clip import HookedCLIP
+from nib.inputs import to_tokens
 from nib.metrics import bootstrap_interval
 from studies.table1.examples import Examples, Pair
 from studies.table1.structures import build
@@ -156,7 +157,9 @@ def _structure(system: System, setting: Setting, others: dict) -> tuple:
     for name, clip in others.items():
         try:
             examples = setting.draw(system, setting.seeds[0], clip)
-            found = system.explain(clip, setting.pairs[0], examples, setting.seeds[0])
+            input_ids, attention_mask, _ = to_tokens(clip, [setting.pairs[0].text])  # padded as the model wants it
+            pair = replace(setting.pairs[0], input_ids=input_ids, attention_mask=attention_mask)
+            found = system.explain(clip, pair, examples, setting.seeds[0])
             finite = all(np.isfinite(list(table.values())).all() for table in found.said)
             outcomes[name] = "runs" if finite else "changes"
         except (ValueError, TypeError, AttributeError, KeyError) as error:
