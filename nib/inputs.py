@@ -78,8 +78,7 @@ def to_tokens(
     for caption in captions:  # no comprehension: before Python 3.12 it would shift the warning's stack level
         encoded.append(_encode(clip, caption, truncate))
     longest = max(len(ids) for ids, *_ in encoded)
-    pad = clip.model.config.text_config.pad_token_id
-    input_ids = torch.full((len(encoded), longest), pad if pad is not None else 0)
+    input_ids = torch.full((len(encoded), longest), clip.text.padding_id)
     attention_mask = torch.zeros_like(input_ids)
     for row, (ids, *_) in enumerate(encoded):
         input_ids[row, : len(ids)] = torch.as_tensor(ids)
@@ -120,12 +119,12 @@ def _check_array(array: np.ndarray) -> np.ndarray:
 
 
 def _check_pixel_values(clip: HookedCLIP, pixel_values: torch.Tensor) -> PixelValues:
-    config = clip.model.config.vision_config
-    fits = pixel_values.ndim == 3 and pixel_values.shape[0] == config.num_channels
-    if not fits or min(pixel_values.shape[1:]) < config.patch_size or not pixel_values.is_floating_point():
+    channels, patch = clip.image.channels, clip.image.patch
+    fits = pixel_values.ndim == 3 and pixel_values.shape[0] == channels
+    if not fits or min(pixel_values.shape[1:]) < patch or not pixel_values.is_floating_point():
         raise ValueError(
-            f"pixel values must be floats of shape ({config.num_channels}, height, width), each side at least the"
-            f" patch size {config.patch_size}, got {pixel_values.dtype} {tuple(pixel_values.shape)}"
+            f"pixel values must be floats of shape ({channels}, height, width), each side at least the"
+            f" patch size {patch}, got {pixel_values.dtype} {tuple(pixel_values.shape)}"
         )
     _check_finite(bool(pixel_values.isfinite().all()), "the pixel values")
     return pixel_values[None]
@@ -171,7 +170,7 @@ def _encode_ids(clip: HookedCLIP, ids: torch.Tensor):
             "token ids must be a 1-d tensor of begin, at least one token, and end, at most"
             f" {clip.context_length} in all, got {ids.dtype} {tuple(ids.shape)}"
         )
-    vocabulary = clip.model.config.text_config.vocab_size
+    vocabulary = clip.text.vocabulary
     if ids.min() < 0 or ids.max() >= vocabulary:
         raise ValueError(f"token ids must be in [0, {vocabulary}), got [{int(ids.min())}, {int(ids.max())}]")
     tokens = [str(int(token)) for token in ids]

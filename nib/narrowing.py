@@ -12,9 +12,9 @@ with a zero baseline.
 import torch
 from torch.nn.functional import cosine_similarity
 
-from nib.clip import Split
 from nib.quadrature import check_count, quadrature
 from nib.shapes import PairValues, Targets, TargetScores
+from nib.towers import Split
 
 
 def integrate(

@@ -25,6 +25,10 @@ class BagOfWords:
     hidden_states: torch.Tensor
     pool_index: torch.Tensor
 
+    @property
+    def real(self):
+        return torch.arange(self.hidden_states.shape[1]) <= self.pool_index[:, None]
+
     def __call__(self, hidden_states):
         seen = torch.arange(hidden_states.shape[1]) <= self.pool_index[:, None]
         return (hidden_states * seen[..., None]).sum(1)
@@ -41,11 +45,12 @@ def by_hand():
         states = split(input_ids, 0)
         return states(states.hidden_states)
 
-    embeddings = SimpleNamespace(token_embedding=torch.nn.Embedding.from_pretrained(TABLE))
+    def words(input_ids, attention_mask=None):
+        return (input_ids != BEGIN) & (input_ids != END)
+
     return SimpleNamespace(
         image=SimpleNamespace(embed=lambda pixel_values: pixel_values.sum((1, 2))),
-        text=SimpleNamespace(split=split, embed=embed),
-        model=SimpleNamespace(text_model=SimpleNamespace(embeddings=embeddings)),
+        text=SimpleNamespace(split=split, embed=embed, words=words, embeddings=lambda ids: TABLE[ids]),
     )
 
 

@@ -10,9 +10,9 @@ from torch.nn.functional import cosine_similarity
 from torch.testing import assert_close
 
 import nib
-from nib.clip import Split, Tower
 from nib.narrowing import anchor, integrate
 from nib.quadrature import RULES, quadrature
+from nib.towers import Split, Tower
 
 
 def draw(*shape, seed=0):
@@ -100,8 +100,10 @@ def affine_split(z, weight, bias):
     projection = nn.Linear(*weight.T.shape).double().requires_grad_(False)
     projection.weight.copy_(weight)
     projection.bias.copy_(bias)
-    tower = Tower(None, nn.ModuleList([Mix()]), nn.Identity(), projection, None)
-    return Split(z, torch.zeros(len(z), dtype=torch.long), tower, 0, ((), {}))
+    tower = Tower(
+        encode=None, blocks=nn.ModuleList([Mix()]), norm=nn.Identity(), projection=projection, embeddings=None
+    )
+    return Split(z, z.new_ones(z.shape[:2], dtype=bool), torch.zeros(len(z), dtype=torch.long), tower, 0, {})
 
 
 @pytest.mark.parametrize("lambda_min", [0.0, 0.3])

@@ -46,7 +46,7 @@ def attribute_text_to_batch(
         parameters["beta"] = beta / float(mean.norm())
     if method == "rise":
         parameters["n_masks"] = 1  # only its text is asked for
-    patch = clip.model.config.vision_config.patch_size
+    patch = clip.image.patch
     if method != "random":  # its draws are seeded by the picture; others do not see it: one patch costs least
         pixel_values = pixel_values[..., :patch, :patch]
     with _embed_all_pictures_as(clip, mean):
@@ -56,7 +56,7 @@ def attribute_text_to_batch(
 @contextmanager
 def _embed_all_pictures_as(clip: HookedCLIP, embeds: Embeds) -> Iterator[None]:
     # The zero keeps the graph: methods differentiate both towers at once.
-    handle = clip.model.visual_projection.register_forward_hook(lambda module, args, output: embeds + 0 * output)
+    handle = clip.image.projection.register_forward_hook(lambda module, args, output: embeds + 0 * output)
     try:
         yield
     finally:

@@ -14,10 +14,11 @@ from torch.nn.functional import cosine_similarity
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
-from nib.clip import HookedCLIP, Split, Tower
+from nib.clip import HookedCLIP
 from nib.methods.pairs import cut, over_pairs, real_tokens, to_scores
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, InputIds, PairValues, PixelValues
+from nib.towers import Split, Tower
 
 NAME = "nib_open"
 

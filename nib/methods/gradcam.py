@@ -53,8 +53,7 @@ def gradcam(
         similarity, *gradients = similarity_gradients(image, text, *states)
         real = real_tokens(text, attention_mask)
         if pool_gradients:
-            patches = torch.ones(gradients[0].shape[:2], dtype=torch.bool, device=real.device)
-            patches[:, 0] = False
+            patches = clip.image.from_grid(real.new_ones(len(real), *clip.grid(pixel_values)), False)
             gradients = [_average(gradient, places) for gradient, places in zip(gradients, (patches, real))]
         image_scores, text_scores = ((g * z).sum(-1).clamp(min=0) for g, z in zip(gradients, states))
         return to_scores(clip, pixel_values, real, similarity, image_scores, text_scores)

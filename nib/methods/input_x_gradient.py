@@ -40,7 +40,7 @@ def input_x_gradient(
     Raises:
         ValueError: a parameter out of its range, or batches that do not pair up.
     """
-    patch = clip.model.config.vision_config.patch_size
+    patch = clip.image.patch
 
     def score(pixels, embeddings, pixel_gradients, embedding_gradients):
         patches = avg_pool2d((pixels * pixel_gradients).sum(1), patch) * patch**2

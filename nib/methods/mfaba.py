@@ -53,15 +53,14 @@ def mfaba(
     check_count("n_steps", n_steps)
     if not step_size > 0:
         raise ValueError(f"step_size must be more than 0, got {step_size}")
-    vision = clip.model.vision_model
 
     def explain(pixel_values, input_ids, attention_mask):
         image, text = cut(clip, pixel_values, input_ids, attention_mask, 0, 0)
         with torch.no_grad():
-            patches = vision.embeddings(pixel_values, interpolate_pos_encoding=True)  # (1 or batch, tokens, width)
+            patches = clip.image.embeddings(pixel_values)  # (1 or batch, tokens, width)
             image_embeds, text_embeds = image(image.hidden_states), text(text.hidden_states)
         patches = patches.expand(len(text), -1, -1)
-        image_scores = _descend(lambda x: image(vision.pre_layrnorm(x)), patches, text_embeds, n_steps, step_size)
+        image_scores = _descend(lambda x: image(clip.image.enter(x)), patches, text_embeds, n_steps, step_size)
         # States before the first block are token embeddings plus positions: the same gradients, the same steps.
         text_scores = _descend(text, text.hidden_states, image_embeds, n_steps, step_size)
         similarity = cosine_similarity(image_embeds, text_embeds)

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch.nn.functional import cosine_similarity
 
-from nib.clip import HookedCLIP, Split
+from nib.clip import HookedCLIP
 from nib.methods.scores import Scores
 from nib.narrowing import anchor, integrate
 from nib.shapes import AttentionMask, InputIds, PairValues, PixelValues, Targets, TokenScores
+from nib.towers import Split
 
 # "truncated" is ours, not the paper's: the path leaves out the stretch next to 0, on which the layer norms
 # saturate, so that few nodes add up, to F(z) - F(lambda_min z). Chosen in notebook 10, at layer 9.
@@ -72,11 +73,12 @@ def nib(
     to_images = image_embeds.expand(captions, -1)[:, None]
     image_scores, image_sums = _add_up(image, to_texts, similarity, batch_size, **of_image)
     text_scores, text_sums = _add_up(text, to_images, similarity, batch_size, **of_text)
+    patches, image_class = clip.image.to_grid(image_scores, clip.grid(pixel_values))
     return Scores(
-        image=image_scores[:, 1:].unflatten(1, clip.grid(pixel_values)),
+        image=patches,
         text=text_scores,
         similarity=similarity,
-        image_class=image_scores[:, 0],
+        image_class=image_class,
         **{f"image_{name}": values for name, values in image_sums.items()},
         **{f"text_{name}": values for name, values in text_sums.items()},
     )

@@ -39,7 +39,7 @@ def pixel_gradient(
     Raises:
         ValueError: a parameter out of its range, or batches that do not pair up.
     """
-    patch = clip.model.config.vision_config.patch_size
+    patch = clip.image.patch
 
     def score(pixels, embeddings, pixel_gradients, embedding_gradients):
         return avg_pool2d(pixel_gradients.abs().amax(1), patch), embedding_gradients.abs().sum(-1)

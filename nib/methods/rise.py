@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, cosine_similarity, interpolate
 
-from nib.clip import HookedCLIP, Split
+from nib.clip import HookedCLIP
 from nib.methods.gradients import token_embeddings
 from nib.methods.pairs import over_pairs, real_tokens, to_scores
 from nib.methods.scores import Scores
 from nib.quadrature import check_count
 from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PixelValues, TokenScores
+from nib.towers import Split
 
 
 @torch.no_grad()
@@ -62,7 +63,7 @@ def rise(
         check_count(name, value)
     if not 0 < p <= 1:
         raise ValueError(f"p must be in (0, 1], got {p}")
-    patch = clip.model.config.vision_config.patch_size
+    patch = clip.image.patch
 
     def explain(pixel_values, input_ids, attention_mask):
         text = clip.text.split(input_ids, 0, attention_mask)

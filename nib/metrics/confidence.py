@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from nib.clip import HookedCLIP, Split
+from nib.clip import HookedCLIP
 from nib.methods.gradients import token_embeddings
 from nib.methods.pairs import real_tokens
 from nib.methods.scores import Scores
 from nib.quadrature import check_count
 from nib.result import to_heatmap
 from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PairValues, PixelValues, TokenScores
+from nib.towers import Split
 
 PROTOCOLS = ("paper", "released")
 SIDES = ("image", "text")
@@ -140,8 +141,7 @@ def _weigh_words(
     clip: HookedCLIP, input_ids: InputIds, attention_mask: AttentionMask | None, image_embeds: Embeds, scores
 ) -> tuple[PairValues, PairValues]:
     split = clip.text.split(input_ids, 0, attention_mask)
-    positions = torch.arange(input_ids.shape[1], device=input_ids.device)
-    words = real_tokens(split, attention_mask) & (positions > 0) & (positions != split.pool_index[:, None])
+    words = clip.text.words(input_ids, attention_mask)
     weights = torch.where(words, _stretch(scores, words), 1.0)
     return _encode_weighted(clip, split, input_ids, weights, image_embeds)
 
@@ -151,8 +151,7 @@ def _weigh_stripped(
 ) -> tuple[PairValues, PairValues]:
     whole = clip.text.split(input_ids, 0, attention_mask)
     real = real_tokens(whole, attention_mask)
-    positions = torch.arange(input_ids.shape[1], device=input_ids.device)
-    words = (real & (positions != whole.pool_index[:, None]))[:, 1:]
+    words = clip.text.words(input_ids, attention_mask)[:, 1:]
     # Padding gets the smallest id, so that it is never the largest; a causal tower does not see it.
     ids = torch.where(words, input_ids[:, 1:], 0)
     split = replace(clip.text.split(ids, 0, words.long()), pool_index=ids.argmax(1))

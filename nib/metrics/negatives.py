@@ -147,7 +147,7 @@ def patch_removal(
 
 
 def _paint_out(clip: HookedCLIP, pixel_values: PixelValues, patches: Tensor) -> Embeds:
-    side = clip.model.config.vision_config.patch_size
+    side = clip.image.patch
     gone = patches.repeat_interleave(side, 1).repeat_interleave(side, 2)
     painted = pixel_values.clone()  # pixels beyond the last whole patch stay: the model does not see them
     painted[:, :, : gone.shape[1], : gone.shape[2]].masked_fill_(gone[:, None], 0.0)
@@ -157,7 +157,7 @@ def _paint_out(clip: HookedCLIP, pixel_values: PixelValues, patches: Tensor) -> 
 def _leave_out(clip: HookedCLIP, pixel_values: PixelValues, patches: Tensor) -> Embeds:
     split = clip.image.split(pixel_values, 0)
     z = split.hidden_states  # (batch, 1 + patches, width), positions already added
-    kept = torch.cat([torch.ones_like(patches.flatten(1)[:, :1]), ~patches.flatten(1)], 1)
+    kept = clip.image.from_grid(~patches, True)
     shorter = z[kept].view(len(z), -1, z.shape[-1])
     return replace(split, hidden_states=shorter)(shorter)
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from nib.clip import Split
 from nib.narrowing import integrate
 from nib.quadrature import quadrature
 from nib.shapes import Embeds, Nodes, PairValues, Targets, TargetScores
+from nib.towers import Split
 
 
 def profile(
