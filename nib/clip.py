@@ -10,10 +10,11 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
+from nib import DATA
 from nib.shapes import PixelValues
 from nib.towers import FAMILIES, build_towers
 
-EMBEDDED = Path(__file__).parents[1] / "data" / "mini_clip"
+EMBEDDED = DATA / "mini_clip"
 
 
 class HookedCLIP:

@@ -4,7 +4,6 @@ Exports `load_embedded`, `object_prompts`, `with_article`, `NAMES` and `SCENES`.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,10 +11,11 @@ from datasets import Dataset
 from datasets.table import InMemoryTable
 from PIL import Image
 
+from nib import DATA
 from nib.datasets.rows import check_known
 from nib.quadrature import check_count
 
-SCENES = Path(__file__).parents[2] / "data" / "scenes"
+SCENES = DATA / "scenes"
 
 
 def with_article(noun: str) -> str:

@@ -13,10 +13,11 @@ import numpy as np
 from datasets import Dataset, Features, IterableDataset
 from tqdm import tqdm
 
+from nib import DATA
 from nib.datasets.hub import open_split
 from nib.datasets.rows import check_known, gather, name_captions, pick
 
-CLASSES = Path(__file__).parents[2] / "data" / "imagenet" / "tiny_imagenet_classes.csv"
+CLASSES = DATA / "imagenet" / "tiny_imagenet_classes.csv"
 PER_CLASS = 5  # the paper's ImageNet is 5 pictures of each of 200 classes
 BUFFER = 1000  # rows of a stream among which the next one is drawn
 

@@ -1,5 +1,6 @@
 """Measure how good a map is, and how steady."""
 
+from nib.metrics import negatives
 from nib.metrics.confidence import HIGHER_IS_BETTER as _CONFIDENCE
 from nib.metrics.confidence import confidence
 from nib.metrics.localisation import HIGHER_IS_BETTER as _LOCALISATION
@@ -17,6 +18,7 @@ __all__ = [
     "compare",
     "confidence",
     "energy_inside",
+    "negatives",
     "pointing_game",
     "run_to_run",
     "summarise",
