@@ -4,19 +4,18 @@ Exports `attribute` and `check_method`.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from nib.checks import check_count
 from nib.clip import HookedCLIP
-from nib.inputs import Caption, Picture, to_picture, to_pixel_values, to_tokens
+from nib.inputs import Caption, Picture, read_pictures, to_picture, to_tokens
 from nib.methods import METHODS, PRESETS, Scores
 from nib.methods.scores import SUMS
-from nib.quadrature import check_count
 from nib.result import Attribution
-from nib.shapes import PixelValues
 
 
 def attribute(
@@ -66,19 +65,16 @@ def attribute(
     tokens = to_tokens(clip, captions, truncate)
     step = len(captions) if shares_picture else batch_size
     starts = range(0, len(captions), step)
-    if len(starts) > 1:  # a bad picture in the last batch is found before the first one is worked on
-        _check_shapes(to_pixel_values(clip, picture) for picture in pictures)
+    read = read_pictures(clip, pictures)  # all of them first: a bad one in the last batch is found before any work
     results = []
     for first in tqdm(starts, desc=method, unit="batch", delay=3, disable=not progress or len(starts) == 1):
         rows = slice(first, first + step)
-        pixel_values = [to_pixel_values(clip, picture) for picture in (pictures if shares_picture else pictures[rows])]
-        _check_shapes(pixel_values)
+        own = read if shares_picture else read[rows]
+        pixel_values = torch.cat([row.to(clip.device, clip.dtype) for row in own])
         input_ids, attention_mask, words = (part[rows] for part in tokens)
         longest = int(attention_mask.sum(1).max())
-        scores = function(
-            clip, torch.cat(pixel_values), input_ids[:, :longest], attention_mask[:, :longest], **parameters
-        )
-        seen = [to_picture(clip, row) for row in pixel_values]
+        scores = function(clip, pixel_values, input_ids[:, :longest], attention_mask[:, :longest], **parameters)
+        seen = [to_picture(clip, row) for row in pixel_values.split(1)]
         seen *= len(words) if shares_picture else 1
         for index, caption in enumerate(captions[rows]):
             results.append(_to_attribution(scores, index, seen[index], caption, words[index], method, parameters))
@@ -87,12 +83,6 @@ def attribute(
 
 def _is_list(values) -> bool:
     return isinstance(values, Sequence) and not isinstance(values, str)
-
-
-def _check_shapes(pixel_values: Iterable[PixelValues]) -> None:
-    shapes = sorted({tuple(row.shape[1:]) for row in pixel_values})
-    if len(shapes) > 1:
-        raise ValueError(f"pixel values of one call must have one shape, got {shapes}")
 
 
 def _to_attribution(scores: Scores, index, picture, caption, words, method, parameters) -> Attribution:

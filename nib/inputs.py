@@ -1,9 +1,10 @@
 """Turn pictures and sentences into what the towers take, or say what is wrong with them.
 
-Exports `to_pixel_values`, `to_picture` and `to_tokens`.
+Exports `to_pixel_values`, `read_pictures`, `to_picture` and `to_tokens`.
 """
 
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ def to_pixel_values(clip: HookedCLIP, picture: Picture) -> PixelValues:
             (channels, height, width) of pixel values that are already normalised.
 
     Returns:
-        (1, channels, height, width) on the model's device and in its dtype.
+        (1, channels, height, width), on the model's device and in its dtype.
 
     Raises:
         FileNotFoundError: no file at the path.
@@ -34,17 +35,28 @@ def to_pixel_values(clip: HookedCLIP, picture: Picture) -> PixelValues:
         ValueError: unreadable file, more than 8 bits a channel, wrong shape or range, NaN or
             infinite values, or a picture that needs the image processor which the model came without.
     """
+    return _read(clip, picture).to(clip.device, clip.dtype)
+
+
+def read_pictures(clip: HookedCLIP, pictures: Iterable[Picture]) -> list[PixelValues]:
+    """Prepare pictures, or raise a ValueError where their shapes differ; they are not yet where the model is."""
+    read = [_read(clip, picture) for picture in pictures]
+    shapes = sorted({tuple(pixel_values.shape[1:]) for pixel_values in read})
+    if len(shapes) > 1:
+        raise ValueError(f"pixel values of one call must have one shape, got {shapes}")
+    return read
+
+
+def _read(clip: HookedCLIP, picture: Picture) -> PixelValues:
     if isinstance(picture, torch.Tensor):
-        pixel_values = _check_pixel_values(clip, picture)
-    else:
-        image = _open(picture)
-        if clip.image_processor is None:
-            raise ValueError(
-                "this model came without an image processor: pass normalised pixel values as a tensor"
-                " (channels, height, width)"
-            )
-        pixel_values = clip.image_processor(images=image, return_tensors="pt")["pixel_values"]
-    return pixel_values.to(clip.device, clip.dtype)
+        return _check_pixel_values(clip, picture)
+    image = _open(picture)
+    if clip.image_processor is None:
+        raise ValueError(
+            "this model came without an image processor: pass normalised pixel values as a tensor"
+            " (channels, height, width)"
+        )
+    return clip.image_processor(images=image, return_tensors="pt")["pixel_values"]
 
 
 def to_picture(clip: HookedCLIP, pixel_values: PixelValues) -> np.ndarray:

@@ -12,7 +12,8 @@ with a zero baseline.
 import torch
 from torch.nn.functional import cosine_similarity
 
-from nib.quadrature import check_count, quadrature
+from nib.checks import check_count
+from nib.quadrature import quadrature
 from nib.shapes import PairValues, Targets, TargetScores
 from nib.towers import Split
 

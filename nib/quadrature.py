@@ -1,11 +1,12 @@
 """Place the nodes and weights of the path integral on [lambda_min, 1].
 
-Exports `RULES`, `quadrature` and `check_count`. The names are those of `captum.attr.IntegratedGradients`.
+Exports `RULES` and `quadrature`. The names are those of `captum.attr.IntegratedGradients`.
 """
 
 import numpy as np
 import torch
 
+from nib.checks import check_count
 from nib.shapes import Nodes
 
 
@@ -68,9 +69,3 @@ def quadrature(rule: str = "riemann_right", n_steps: int = 10, lambda_min: float
     nodes, weights = RULES[rule](n_steps)
     length = 1 - lambda_min
     return torch.from_numpy(lambda_min + length * nodes), torch.from_numpy(length * weights)
-
-
-def check_count(name: str, value: int, fewest: int = 1) -> None:
-    """Raise a ValueError unless the value is a whole number of at least `fewest`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < fewest:
-        raise ValueError(f"{name} must be a whole number of at least {fewest}, got {value!r}")

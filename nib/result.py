@@ -1,35 +1,18 @@
 """What an attribution says about one pair.
 
-Exports `Attribution` and `to_heatmap`.
+Exports `Attribution`.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
-from nib.plotting import plot_attribution, upsample
-from nib.shapes import GridScores
+from nib.heatmaps import to_heatmap
 
-
-def to_heatmap(scores: GridScores, size: tuple[int, int]) -> torch.Tensor:
-    """Upsample maps and stretch each to [0, 1], as the confidence metrics use them.
-
-    A constant map has nothing to say: its heat map is all ones, which masks nothing.
-
-    Args:
-        scores: (batch, grid_h, grid_w).
-        size: (height, width) in pixels.
-
-    Returns:
-        (batch, height, width) in [0, 1].
-    """
-    large = upsample(scores, size)
-    low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
-    varies = (scores != scores[:, :1, :1]).any((1, 2), keepdim=True)  # interpolation rounds: a flat map may not stay so
-    return torch.where(varies & (high > low), (large - low) / (high - low), 1.0)
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass
@@ -87,12 +70,14 @@ class Attribution:
         scores = torch.as_tensor(self.image_scores)[None]
         return to_heatmap(scores, size or self.picture.shape[:2])[0].numpy()
 
-    def plot(self) -> Figure:
+    def plot(self) -> "Figure":
         """Show the picture, the signed map and the signed words; zero is neutral.
 
         For NIB the caption says what the scores of each side add up to, and how far they miss F(z) - F(lambda_min z)
         and F(z) - F(0).
         """
+        from nib.plotting import plot_attribution  # here, so that numbers alone do not wait for matplotlib
+
         title = f'{self.method}: "{self.text}"   similarity {self.similarity:.3f}'
         if self.image_gap is not None:
             title += "".join(f"\n{self._describe_sum(number, side)}" for number, side in enumerate(("image", "text")))

@@ -11,7 +11,6 @@ from torch.nn.functional import cosine_similarity
 
 import nib
 from nib.inputs import to_pixel_values, to_tokens
-from nib.result import to_heatmap
 
 PATH = dict(layer=2, n_steps=3)
 
@@ -174,15 +173,6 @@ def test_heat_map(pairs):
     np.testing.assert_allclose(coarse, (scores - scores.min()) / np.ptp(scores), atol=1e-12)
 
 
-@pytest.mark.parametrize("value", [0.0, 0.3, -2.0])
-def test_constant_map_masks_nothing(value):
-    maps = torch.full((2, 5, 5), value, dtype=torch.float64)
-    maps[1, 2, 3] += 1
-    flat, other = to_heatmap(maps, (33, 47))
-    assert (flat == 1).all()
-    assert (other.min(), other.max()) == (0, 1)
-
-
 @pytest.mark.parametrize(
     ("pictures_", "captions", "counts"),
     [(2, CAPTIONS, "2 and 3"), (3, CAPTIONS[:1], "3 and 1"), (1, CAPTIONS, "1 and 3"), (0, [], "0 and 0")],
@@ -248,6 +238,17 @@ def test_pixel_values_of_two_shapes_are_found_before_any_work(clip, pixel_values
     with pytest.raises(ValueError, match="must have one shape"):
         nib.attribute(clip, images, "a cat", method="never", layer=2, batch_size=batch_size)
     assert not calls
+
+
+def test_each_picture_is_decoded_once(clip, tmp_path, monkeypatch):
+    paths = [tmp_path / f"{index}.png" for index in range(3)]
+    for path in paths:
+        Image.new("RGB", (60, 60)).save(path)
+    opened, call = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda path: opened.append(path) or call(path))
+    nib.attribute(clip, paths, CAPTIONS, method="none", batch_size=1)
+    nib.attribute(clip, paths[0], CAPTIONS, method="none", batch_size=1)
+    assert opened == [*paths, paths[0]]
 
 
 @pytest.mark.parametrize(

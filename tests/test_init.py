@@ -43,6 +43,13 @@ def test_names_load_when_they_are_first_used():
     assert found.split() == ["set()", "True", "False"]
 
 
+def test_measuring_does_not_wait_for_matplotlib():
+    assert (
+        run("import sys, nib; nib.metrics, nib.attribute, nib.evaluate; print('matplotlib' in sys.modules)")
+        == "False\n"
+    )
+
+
 @pytest.mark.parametrize("name", nib.__all__)
 def test_every_public_name_is_there_and_listed(name):
     assert getattr(nib, name) is getattr(nib, name)

@@ -3,8 +3,8 @@ import itertools
 import pytest
 import torch
 
+from nib.heatmaps import upsample
 from nib.metrics import auc, energy_inside, pointing_game
-from nib.plotting import upsample
 
 
 @pytest.fixture

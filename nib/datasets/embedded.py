@@ -12,8 +12,8 @@ from datasets.table import InMemoryTable
 from PIL import Image
 
 from nib import DATA
+from nib.checks import check_count
 from nib.datasets.rows import check_known
-from nib.quadrature import check_count
 
 SCENES = DATA / "scenes"
 

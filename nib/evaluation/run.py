@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 import nib
 from nib.attribution import check_method
+from nib.checks import check_count
 from nib.clip import HookedCLIP
 from nib.evaluation.batches import Batch, Pairs, Setting, check_settings, column, read_batch
 from nib.evaluation.parts import hash_all, save_table, to_bytes
@@ -24,7 +25,6 @@ from nib.inputs import to_tokens
 from nib.methods.scores import SUMS
 from nib.metrics.confidence import PROTOCOLS, confidence
 from nib.metrics.localisation import auc, energy_inside, pointing_game
-from nib.quadrature import check_count
 
 METRICS = ("confidence", "localisation", "completeness")
 NO_ROWS = pd.DataFrame({"id": ["-"], "protocol": ["-"], "metric": ["-"], "value": [0.0]})[:0]  # for the types

@@ -11,9 +11,9 @@ import torch
 from tqdm import tqdm
 
 from nib.attribution import check_method
+from nib.checks import check_count
 from nib.clip import HookedCLIP
 from nib.evaluation.batches import Pairs, Setting, check_settings, read_pairs
-from nib.quadrature import check_count
 
 
 def measure_fps(

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from nib.checks import check_count
 from nib.clip import HookedCLIP
 from nib.methods.pairs import cut, over_pairs, real_tokens, to_scores
 from nib.methods.scores import Scores
-from nib.quadrature import check_count
 from nib.shapes import AttentionMask, Embeds, HiddenStates, InputIds, PixelValues, TokenScores
 
 

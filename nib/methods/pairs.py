@@ -9,9 +9,9 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
+from nib.checks import check_count
 from nib.clip import HookedCLIP
 from nib.methods.scores import Scores
-from nib.quadrature import check_count
 from nib.shapes import AttentionMask, InputIds, PairValues, PixelValues
 from nib.towers import Split
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, cosine_similarity, interpolate
 
+from nib.checks import check_count
 from nib.clip import HookedCLIP
 from nib.methods.gradients import token_embeddings
 from nib.methods.pairs import over_pairs, real_tokens, to_scores
 from nib.methods.scores import Scores
-from nib.quadrature import check_count
 from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PixelValues, TokenScores
 from nib.towers import Split
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from nib.checks import check_count
 from nib.clip import HookedCLIP
+from nib.heatmaps import to_heatmap
 from nib.methods.gradients import token_embeddings
 from nib.methods.pairs import real_tokens
 from nib.methods.scores import Scores
-from nib.quadrature import check_count
-from nib.result import to_heatmap
 from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PairValues, PixelValues, TokenScores
 from nib.towers import Split
 

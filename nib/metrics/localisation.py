@@ -6,7 +6,7 @@ Exports `pointing_game`, `auc`, `energy_inside`, `put_on_masks` and `HIGHER_IS_B
 import torch
 from scipy.stats import rankdata
 
-from nib.plotting import upsample
+from nib.heatmaps import upsample
 from nib.shapes import GridScores
 
 HIGHER_IS_BETTER = {"pointing_game": True, "auc": True, "energy_inside": True}

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from nib.checks import check_count
 from nib.clip import HookedCLIP
 from nib.inputs import to_tokens
 from nib.metrics.localisation import put_on_masks
-from nib.quadrature import check_count
 from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PairValues, PixelValues
 
 

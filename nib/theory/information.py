@@ -13,7 +13,7 @@ from scipy.stats import multivariate_normal, norm
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 
-from nib.quadrature import check_count
+from nib.checks import check_count
 
 
 def estimate_covariance(states: ArrayLike) -> NDArray:

@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from nib.quadrature import check_count
+from nib.checks import check_count
 from nib.shapes import Embeds, PairValues
 from nib.theory.information import add_noise
 from nib.towers import Split

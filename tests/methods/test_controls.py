@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import nib
-from nib.result import to_heatmap
+from nib.heatmaps import to_heatmap
 
 
 def test_random_is_seeded_uniform_and_differs_between_pairs(clip, pixel_values, tokens):
