@@ -99,6 +99,7 @@ def _to_attribution(scores: Scores, index, picture, caption, words, method, para
     return Attribution(
         image_scores=scores.image[index].double().cpu().numpy(),
         image_class_score=number(scores.image_class),
+        image_pixel_scores=None if scores.image_pixels is None else scores.image_pixels[index].float().cpu().numpy(),
         tokens=tokens,
         token_scores=token_scores,
         words=names,

@@ -20,7 +20,7 @@ def to_heatmap(scores: GridScores, size: tuple[int, int]) -> Tensor:
     A constant map has nothing to say: its heat map is all ones, which masks nothing.
 
     Args:
-        scores: (batch, grid_h, grid_w).
+        scores: (batch, grid_h, grid_w), or (batch, height, width) for a map at pixels.
         size: (height, width) in pixels.
 
     Returns:

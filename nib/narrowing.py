@@ -1,12 +1,12 @@
 """Integrate the gradient of the similarity along the narrowing path (Eq. 10 of the NIB paper).
 
-Exports `integrate`, one loop for both modalities, and `anchor`, F(0). At the limit of a noiseless bottleneck
-(Theorem 2) the state lambda * z runs from nothing to z, and
+Exports `integrate`, one loop for both modalities, and `anchor`, F at the baseline. At the limit of a
+noiseless bottleneck (Theorem 2) the state lambda * z runs from nothing to z, and
 
     A_i = integral over lambda of z_i * (dF/dz_i)(lambda z),    F(z) = cos(suffix(z), target),
 
 adds up to F(z) - F(lambda_min z) (Theorem 3). That is integrated gradients of a hidden layer
-with a zero baseline.
+with a zero baseline. From another baseline b the path is b + lambda (z - b), and z - b takes the place of z.
 """
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn.functional import cosine_similarity
 
 from nib.checks import check_count
 from nib.quadrature import quadrature
-from nib.shapes import PairValues, Targets, TargetScores
+from nib.shapes import HiddenStates, PairValues, Targets, TargetScores
 from nib.towers import Split
 
 
@@ -25,6 +25,7 @@ def integrate(
     rule: str = "riemann_right",
     lambda_min: float = 0.0,
     batch_size: int = 64,
+    baseline: HiddenStates | None = None,
 ) -> tuple[TargetScores, PairValues]:
     """Attribute the similarity of each input to each of its targets.
 
@@ -36,10 +37,11 @@ def integrate(
         n_steps, rule, lambda_min: see `nib.quadrature.quadrature`.
         batch_size: rows of hidden states that go through the suffix at once. It bounds memory
             and changes the result only by rounding.
+        baseline: (batch, tokens, width), where the path begins; zero if None.
 
     Returns:
         Scores (batch, targets, tokens), summed over the width, signed, in cosine units; and
-        F(lambda_min z), (batch, targets), where the path starts.
+        F(b + lambda_min (z - b)), (batch, targets), where the path starts.
 
     Raises:
         ValueError: a parameter out of its range.
@@ -48,31 +50,41 @@ def integrate(
     nodes, weights = (values.to(targets) for values in quadrature(rule, n_steps, lambda_min))
     scores, starts = [], []
     for first in range(0, len(split), batch_size):
-        part, goals = split[first : first + batch_size], targets[first : first + batch_size]
+        rows = slice(first, first + batch_size)
+        part, goals = split[rows], targets[rows]
+        base = None if baseline is None else baseline[rows]
         folded = max(1, batch_size // len(part))  # steps in one batch
         chunks = zip(nodes.split(folded), weights.split(folded))
-        scores.append(sum(_integrate_steps(part, goals, *chunk) for chunk in chunks))
-        with torch.no_grad():
-            start = _similarity(part, lambda_min * part.hidden_states, goals)[0] if lambda_min else anchor(part, goals)
-        starts.append(start)
+        scores.append(sum(_integrate_steps(part, goals, base, *chunk) for chunk in chunks))
+        starts.append(_start(part, goals, base, lambda_min) if lambda_min else anchor(part, goals, base))
     return torch.cat(scores), torch.cat(starts)
 
 
 @torch.no_grad()
-def anchor(split: Split, targets: Targets) -> PairValues:
-    """Give F(0), the similarity that is left of an input when nothing of it is: (batch, targets).
+def anchor(split: Split, targets: Targets, baseline: HiddenStates | None = None) -> PairValues:
+    """Return F at the baseline, the similarity that is left when nothing of an input is: (batch, targets).
 
     At 0 all tokens are alike and stay so in every block, whatever attends to whatever: no mask and no pooled
     token makes a difference, so one row serves the batch.
     """
+    if baseline is not None:
+        return _similarity(split, baseline, targets)[0]
     embeds = split[:1](torch.zeros_like(split.hidden_states[:1]))  # (1, embed)
     return cosine_similarity(embeds[None], targets, dim=-1)
 
 
-def _integrate_steps(split, targets, nodes, weights) -> TargetScores:
+@torch.no_grad()
+def _start(split, targets, baseline, lambda_min) -> PairValues:
+    z = split.hidden_states
+    point = lambda_min * z if baseline is None else baseline + lambda_min * (z - baseline)
+    return _similarity(split, point, targets)[0]
+
+
+def _integrate_steps(split, targets, baseline, nodes, weights) -> TargetScores:
     """Weigh and sum the gradients at some nodes of the path, all in one batch."""
-    z = split.hidden_states  # (batch, tokens, width)
-    path = (nodes.view(-1, 1, 1, 1) * z).flatten(0, 1).requires_grad_()  # (steps * batch, tokens, width)
+    z = split.hidden_states if baseline is None else split.hidden_states - baseline  # (batch, tokens, width)
+    path = nodes.view(-1, 1, 1, 1) * z if baseline is None else baseline + nodes.view(-1, 1, 1, 1) * z
+    path = path.flatten(0, 1).requires_grad_()  # (steps * batch, tokens, width)
     with torch.enable_grad():
         similarity = _similarity(split, path, targets)  # (steps, batch, targets)
     columns = similarity.sum((0, 1)).unbind()

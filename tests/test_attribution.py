@@ -42,7 +42,9 @@ def test_one_picture_and_one_caption(clip, pictures, pairs):
     assert result.image_scores.shape == (5, 5)
     assert result.picture.shape == (60, 60, 3)
     assert (result.text, result.method) == (CAPTIONS[1], "nib")
-    assert result.parameters == PATH | dict(quadrature="riemann_right", lambda_min=0.0, batch_size=64, seed=0)
+    assert result.parameters == PATH | dict(
+        quadrature="riemann_right", lambda_min=0.0, baseline="zero", batch_size=64, seed=0
+    )
     assert result.words == CAPTIONS[1].split()
     assert len(result.tokens) == len(result.token_scores) == len(result.words) + 2
 

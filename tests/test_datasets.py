@@ -141,6 +141,16 @@ def test_prompts_ask_for_one_object_among_others():
     assert set(places) == {0, 1, 2}  # not always the one in front
 
 
+def test_prompts_know_the_other_objects():
+    _, _, masks, others = object_prompts(12, with_others=True)
+    assert others.any((1, 2)).all()
+    assert not (masks & others).any()
+    rows = [row for row in load("scenes", limit=100) if len(set(row["objects"])) == len(row["objects"]) in (2, 3)]
+    for row, mask, other in zip(rows, masks, others):
+        assert np.array_equal(mask | other, np.array(row["masks"]) > 0)
+    assert not object_prompts(3, "objects", with_others=True)[3].any()  # they hold one object
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_prompts_for_any_data_set(name):
     images, prompts, masks = object_prompts(10, name, repeated=True)

@@ -31,14 +31,14 @@ def cut(request, pixel_values, tokens):
     return cut
 
 
-def ask_captum(split, target, rule, n_steps=10):
-    """Integrated gradients of the hidden states, (batch, tokens), with the zero baseline."""
+def ask_captum(split, target, rule, n_steps=10, baseline=0):
+    """Integrated gradients of the hidden states, (batch, tokens), from a baseline."""
 
     def similarity(hidden_states):
         return cosine_similarity(split(hidden_states), target.repeat(len(hidden_states) // len(target), 1))
 
     z = split.hidden_states
-    scores = IntegratedGradients(similarity).attribute(z, baselines=0, method=rule, n_steps=n_steps).sum(-1)
+    scores = IntegratedGradients(similarity).attribute(z, baselines=baseline, method=rule, n_steps=n_steps).sum(-1)
     return scores * n_steps / (n_steps - 1) if rule == "riemann_trapezoid" else scores
 
 
@@ -183,3 +183,17 @@ def test_targets_do_not_see_each_other(clip, cut):
 def test_bad_batch_size(clip, cut, batch_size):
     with pytest.raises(ValueError, match=f"batch_size must be a whole number of at least 1, got {batch_size}"):
         integrate(cut(clip), draw(3, 1, 16), batch_size=batch_size)
+
+
+@pytest.mark.parametrize("lambda_min", [0.0, 0.2])
+def test_captum_agrees_from_another_baseline(clip, cut, lambda_min):
+    split, target = cut(clip), draw(3, 16)
+    z, base = split.hidden_states, 0.3 * draw(*split.hidden_states.shape, seed=4)
+    scores, starts = integrate(split, target[:, None], lambda_min=lambda_min, baseline=base)
+    start = base + lambda_min * (z - base)  # captum's path, which begins there
+    expected = ask_captum(split, target, "riemann_right", baseline=start)
+    # A path from `start` weighs z - start = (1 - lambda_min) (z - base).
+    assert_close(scores[:, 0], expected, atol=1e-8, rtol=1e-7)
+    assert_close(starts[:, 0], cosine_similarity(split(start), target), atol=1e-12, rtol=0)
+    one_by_one, _ = integrate(split, target[:, None], lambda_min=lambda_min, baseline=base, batch_size=1)
+    assert_close(one_by_one, scores, atol=1e-12, rtol=0)

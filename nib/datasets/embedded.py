@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow.parquet as pq
 from datasets import Dataset
 from datasets.table import InMemoryTable
-from PIL import Image
 
 from nib import DATA
 from nib.checks import check_count
@@ -65,8 +64,8 @@ def load_embedded(
 
 
 def object_prompts(
-    limit: int | None = None, name: str = "scenes", repeated: bool = False
-) -> tuple[list[Image.Image], list[str], np.ndarray]:
+    limit: int | None = None, name: str = "scenes", repeated: bool = False, with_others: bool = False
+) -> tuple:
     """Ask for one object in each of the pictures that hold two or three different ones.
 
     This is what localisation is measured on: a map should lie on the object that is asked for and
@@ -77,13 +76,15 @@ def object_prompts(
         name: of the data set; those of `objects` hold one object, which is asked for.
         repeated: also take pictures with more objects, or with several of a kind; a mask then covers all of the
             kind that is asked for.
+        with_others: return the masks of the other objects too.
 
     Returns:
-        Pictures, prompts such as "a cat", and masks (prompts, height, width), boolean.
+        Pictures, prompts such as "a cat", and masks (prompts, height, width), boolean; with `with_others` a fourth,
+        likewise, where any object is seen that is not asked for.
     """
     if limit is not None:
         check_count("limit", limit)
-    images, prompts, masks = [], [], []
+    images, prompts, masks, others = [], [], [], []
     for number, row in enumerate(load_embedded(name)):
         if len(images) == limit:
             break
@@ -95,4 +96,6 @@ def object_prompts(
         images.append(row["image"])
         prompts.append(with_article(asked))
         masks.append(np.isin(row["masks"], [place + 1 for place, kind in enumerate(names) if kind == asked]))
-    return images, prompts, np.stack(masks)
+        others.append((np.array(row["masks"]) > 0) & ~masks[-1])
+    found = images, prompts, np.stack(masks)
+    return (*found, np.stack(others)) if with_others else found

@@ -3,11 +3,11 @@
 
 What the paper compares: `nib m2ib rise gradcam chefer saliency mfaba fast_ig`, each as its authors ran
 it by default. Cited forms that they did not run: `pixel_gradient`, `input_x_gradient`. Controls: `random`,
-`center`, `none`.
+`center`, `objectness`, `none`.
 """
 
 from nib.methods.chefer import chefer
-from nib.methods.controls import center, none, random
+from nib.methods.controls import center, none, objectness, random
 from nib.methods.fast_ig import fast_ig
 from nib.methods.gradcam import gradcam
 from nib.methods.input_x_gradient import input_x_gradient
@@ -32,6 +32,7 @@ METHODS = {
     "input_x_gradient": input_x_gradient,
     "random": random,
     "center": center,
+    "objectness": objectness,
     "none": none,
 }
 

@@ -1,6 +1,6 @@
 """Maps that know nothing of the pair: what a method must beat.
 
-Exports `random`, `center` and `none`.
+Exports `random`, `center`, `objectness` and `none`.
 """
 
 import zlib
@@ -12,7 +12,7 @@ from torch.nn.functional import cosine_similarity
 from nib.clip import HookedCLIP
 from nib.methods.pairs import cut, over_pairs, real_tokens, to_scores
 from nib.methods.scores import Scores
-from nib.shapes import AttentionMask, InputIds, PixelValues
+from nib.shapes import AttentionMask, HiddenStates, InputIds, PixelValues, TokenScores
 
 
 def random(
@@ -95,6 +95,55 @@ def center(
         return (rows[:, None] * columns).expand(size), torch.where(inside, triangle, 0.0)
 
     return _explain_blindly(clip, pixel_values, input_ids, attention_mask, draw, batch_size)
+
+
+def objectness(
+    clip: HookedCLIP,
+    pixel_values: PixelValues,
+    input_ids: InputIds,
+    attention_mask: AttentionMask | None = None,
+    *,
+    layer: int = 10,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> Scores:
+    """Score patches by how far their states lie from the picture's mean patch; words likewise, by the mean word.
+
+    The map of a picture is the same whatever the text says: it shows where there is something, and on scenes of one
+    object that is enough to lie on it. A method that explains the text must beat it against the *other* objects.
+
+    Args:
+        pixel_values, input_ids, attention_mask, batch_size: see `random`.
+        layer: blocks run before the states are read, in both towers.
+        seed: unused, nothing here is random.
+
+    Returns:
+        Euclidean distances, at least 0; begin and end score 0.
+
+    Raises:
+        ValueError: a parameter out of its range, or batches that do not pair up.
+    """
+
+    @torch.no_grad()
+    def explain(pixel_values, input_ids, attention_mask):
+        image, text = cut(clip, pixel_values, input_ids, attention_mask, layer, layer)
+        similarity = cosine_similarity(image(image.hidden_states), text(text.hidden_states))
+        real = real_tokens(text, attention_mask)
+        words, grid = clip.text.words(input_ids, attention_mask), clip.grid(pixel_values)
+        patches = clip.image.from_grid(real.new_ones(len(image), *grid), False)
+        of_image, of_text = (
+            _distance_from_mean(z, inner) for z, inner in ((image.hidden_states, patches), (text.hidden_states, words))
+        )
+        return to_scores(clip, pixel_values, real, similarity, clip.image.to_grid(of_image, grid)[0], of_text)
+
+    return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
+
+
+def _distance_from_mean(z: HiddenStates, inner: Tensor) -> TokenScores:
+    """Return |z - mean z| over the inner tokens, 0 elsewhere: (batch, tokens)."""
+    weight = inner[..., None].to(z)
+    mean = (weight * z).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(inner, (z - mean).norm(dim=-1), 0.0)
 
 
 def none(

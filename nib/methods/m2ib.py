@@ -38,9 +38,13 @@ def m2ib(
     tokens and width, cos being averaged over the noise copies, the other embedding held fixed. Only
     the blocks after the bottleneck run at each step. Padding has no part in the mean over tokens.
 
+    The map is the capacity of the last forward pass, as released: `n_steps` passes, one update of alpha
+    between each and the next.
+
     Differs from the released code: log (1 - lambda) is computed from alpha, so the KL is finite
-    where that code has -inf and drops it; the noise comes from a seed. Its parameter `var` changes
-    nothing there and does not exist here. What it calls layer 9 is the output of block 9, 10 here.
+    where lambda rounds to 1; that code has an infinite term there, which its `nansum` keeps. The noise comes from
+    a seed. Its parameter `var` changes nothing there and does not exist here. What it calls layer 9 is the output of
+    block 9, 10 here.
 
     Args:
         pixel_values: (batch, channels, height, width); one picture serves all captions.
@@ -49,15 +53,15 @@ def m2ib(
         layer: blocks run before the bottleneck, in both towers.
         beta: weight of the KL, at least 0.
         lr: learning rate of Adam, more than 0.
-        n_steps: of Adam, at least 1.
-        n_noise: noise copies a step, at least 1, drawn anew at each step.
+        n_steps: forward passes, at least 1: alpha is updated n_steps - 1 times.
+        n_noise: noise copies a pass, at least 1, drawn anew for each.
         alpha_init: where alpha starts: 5 lets 99.3 % of z through.
         batch_size: rows of hidden states at once, pairs times noise copies; at least one pair
             with all its copies.
         seed: of the noise, which all pairs share: a pair scores the same in any batch.
 
     Returns:
-        Scores, at least 0, in nats: the KL at the last alpha, summed over the width. They say how
+        Scores, at least 0, in nats: the KL in the last pass, summed over the width. They say how
         much is used, not whether it raises the similarity.
 
     Raises:
@@ -117,7 +121,7 @@ def _fit(
     precision = torch.promote_types(z.dtype, torch.float32)  # Adam at a rate of 1 needs more than bfloat16
     alpha = torch.full(z.shape, alpha_init, dtype=precision, device=z.device, requires_grad=True)
     optimiser = torch.optim.Adam([alpha], lr=lr)
-    for copies in noise:  # (n_noise, tokens, width)
+    for copies in noise[:-1]:  # (n_noise, tokens, width); the last pass changes nothing any more
         with torch.enable_grad():
             passed = torch.sigmoid(alpha).to(z.dtype)
             states = passed * z + (1 - passed) * copies[:, None]  # (n_noise, batch, tokens, width)

@@ -6,12 +6,13 @@ Exports `nib` and `PRESETS`, named sets of its parameters.
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from nib.clip import HookedCLIP
 from nib.methods.scores import Scores
 from nib.narrowing import anchor, integrate
-from nib.shapes import AttentionMask, InputIds, PairValues, PixelValues, Targets, TokenScores
+from nib.shapes import AttentionMask, HiddenStates, InputIds, PairValues, PixelValues, Targets, TokenScores
 from nib.towers import Split
 
 # "truncated" is ours, not the paper's: the path leaves out the stretch next to 0, on which the layer norms
@@ -31,6 +32,7 @@ def nib(
     n_steps: int | tuple[int, int] = 10,
     quadrature: str | tuple[str, str] = "riemann_right",
     lambda_min: float | tuple[float, float] = 0.0,
+    baseline: str | Tensor | tuple[str | Tensor, str | Tensor] = "zero",
     batch_size: int = 64,
     seed: int = 0,
 ) -> Scores:
@@ -49,13 +51,19 @@ def nib(
             picture and one for the caption; `PRESETS` holds values that go together.
         quadrature: one of `nib.quadrature.RULES`; the paper's is the right Riemann sum.
         lambda_min: where the path starts, in [0, 1); 0 is the paper's.
+        baseline: where the path begins at lambda = 0. "zero" is the paper's. "mean" puts the picture's own mean patch
+            at every patch, and the caption's mean word at every word; the class token, begin and end stay as they are
+            and score 0. A tensor holds one state for each kind of token: (2, width) for the class token and patches,
+            (3, width) for begin, words and end. Two values are for the picture and the caption. What is
+            explained is F(z) - F(baseline): from the mean, what tells tokens apart, not what they share.
         batch_size: rows of hidden states at once; bounds memory.
         seed: unused, nothing here is random.
 
     Returns:
         Scores in cosine units. `image_difference` is F(z) - F(lambda_min z), `image_gap` the sum of all image
         scores, class token included, less that, and `image_gap_from_zero` the sum less F(z) - F(0), the same
-        where lambda_min is 0; likewise for text.
+        where lambda_min is 0; likewise for text. With another baseline b, b stands for 0 and b + lambda_min (z - b)
+        for lambda_min z.
 
     Raises:
         ValueError: a parameter out of its range, or batches that do not pair up.
@@ -63,9 +71,11 @@ def nib(
     pictures, captions = len(pixel_values), len(input_ids)
     if pictures not in (1, captions):
         raise ValueError(f"pixel_values must have 1 or {captions} rows, one a caption, got {pictures}")
-    of_image, of_text = _split_path(n_steps=n_steps, rule=quadrature, lambda_min=lambda_min)
+    of_image, of_text = _split_path(n_steps=n_steps, rule=quadrature, lambda_min=lambda_min, baseline=baseline)
     image = clip.image.split(pixel_values, layer)
     text = clip.text.split(input_ids, layer, attention_mask)
+    of_image["baseline"] = place_baseline(image, _kinds_of_image(clip, pixel_values), of_image["baseline"])
+    of_text["baseline"] = place_baseline(text, _kinds_of_text(clip, input_ids, attention_mask), of_text["baseline"])
     with torch.no_grad():
         image_embeds, text_embeds = image(image.hidden_states), text(text.hidden_states)
     similarity = cosine_similarity(image_embeds, text_embeds)
@@ -90,15 +100,56 @@ def _add_up(
     """Integrate one tower: scores (captions, tokens), and what they should add up to and miss."""
     scores, start = integrate(split, targets, batch_size=batch_size, **path)
     scores, total = scores.flatten(0, 1), scores.sum(-1).flatten()  # (captions, tokens), (captions,)
-    zero = anchor(split, targets) if path["lambda_min"] else start
+    zero = anchor(split, targets, path["baseline"]) if path["lambda_min"] else start
     difference, whole = similarity - start.flatten(), similarity - zero.flatten()
     return scores, dict(difference=difference, gap=total - difference, gap_from_zero=total - whole)
 
 
 def _split_path(**path) -> tuple[dict, dict]:
-    """Give the path of the picture and that of the caption."""
+    """Return the path of the picture and that of the caption."""
     pairs = {name: tuple(value) if isinstance(value, (tuple, list)) else (value,) * 2 for name, value in path.items()}
     for name, pair in pairs.items():
         if len(pair) != 2:
             raise ValueError(f"{name} must be one value or two, of picture and caption, got {path[name]!r}")
     return tuple({name: pair[side] for name, pair in pairs.items()} for side in (0, 1))
+
+
+# Kinds of tokens that a baseline tells apart; padding keeps its own state and scores 0.
+OUTER, INNER, END, PADDING = range(4)  # class token or begin, patch or word
+
+
+def place_baseline(split: Split, kinds: Tensor, baseline: str | Tensor) -> HiddenStates | None:
+    """Return the state that each token has at the start of the path, or None for zero.
+
+    Args:
+        split: the tower, cut, with the batch of inputs in it.
+        kinds: (batch, tokens), of each token.
+        baseline: "zero", "mean", or a tensor (kinds, width).
+
+    Raises:
+        ValueError: another word, or a tensor of another shape or with values that are not finite.
+    """
+    z, n_kinds = split.hidden_states, 2 + int((kinds == END).any())
+    if isinstance(baseline, Tensor):
+        if tuple(baseline.shape) != (n_kinds, z.shape[-1]) or not baseline.isfinite().all():
+            raise ValueError(f"baseline must be finite and ({n_kinds}, {z.shape[-1]}), got {tuple(baseline.shape)}")
+        states = torch.cat([baseline.to(z), z.new_zeros(PADDING + 1 - n_kinds, z.shape[-1])])
+        return torch.where((kinds == PADDING)[..., None], z, states[kinds])
+    if baseline == "zero":
+        return None
+    if baseline != "mean":
+        raise ValueError(f"baseline must be 'zero', 'mean' or a tensor, got {baseline!r}")
+    inner = (kinds == INNER)[..., None].to(z)  # (batch, tokens, 1)
+    mean = (inner * z).sum(1, keepdim=True) / inner.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(inner.bool(), mean, z)
+
+
+def _kinds_of_image(clip: HookedCLIP, pixel_values: PixelValues) -> Tensor:
+    patches = torch.full((len(pixel_values), *clip.grid(pixel_values)), INNER, device=pixel_values.device)
+    return clip.image.from_grid(patches, OUTER)
+
+
+def _kinds_of_text(clip: HookedCLIP, input_ids: InputIds, attention_mask: AttentionMask | None) -> Tensor:
+    real, _ = clip.text.locate(input_ids, attention_mask)
+    kinds = torch.where(real, OUTER, PADDING).masked_fill(clip.text.words(input_ids, attention_mask), INNER)
+    return kinds.scatter(1, clip.text.find_end(input_ids)[:, None], END)

@@ -12,7 +12,7 @@ from torch import Tensor
 from nib.checks import check_count
 from nib.clip import HookedCLIP
 from nib.methods.scores import Scores
-from nib.shapes import AttentionMask, InputIds, PairValues, PixelValues
+from nib.shapes import AttentionMask, InputIds, PairValues, PixelScores, PixelValues
 from nib.towers import Split
 
 
@@ -70,7 +70,13 @@ def real_tokens(text: Split, attention_mask: AttentionMask | None) -> Tensor:
 
 
 def to_scores(
-    clip: HookedCLIP, pixel_values: PixelValues, real: Tensor, similarity: PairValues, image: Tensor, text: Tensor
+    clip: HookedCLIP,
+    pixel_values: PixelValues,
+    real: Tensor,
+    similarity: PairValues,
+    image: Tensor,
+    text: Tensor,
+    image_pixels: PixelScores | None = None,
 ) -> Scores:
     """Put scores of tokens on the grid and zero those of padding.
 
@@ -78,6 +84,7 @@ def to_scores(
         real: (batch, tokens) boolean, from `real_tokens`.
         image: (batch, 1 + patches), the class token first, or (batch, grid_h, grid_w) without one.
         text: (batch, tokens).
+        image_pixels: (batch, height, width), the map at pixels, of a method that has one.
     """
     image, image_class = (image, None) if image.ndim == 3 else clip.image.to_grid(image, clip.grid(pixel_values))
     return Scores(
@@ -85,4 +92,5 @@ def to_scores(
         text=torch.where(real, text, 0.0),
         similarity=similarity.detach(),
         image_class=image_class,
+        image_pixels=image_pixels,
     )
