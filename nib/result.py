@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from nib.plotting import plot_attribution, upsample
+from nib.plotting import plot_attribution
 from nib.shapes import GridScores
+from nib.upsample import upsample
 
 
 def to_heatmap(scores: GridScores, size: tuple[int, int]) -> torch.Tensor:

@@ -6,8 +6,8 @@ Exports `pointing_game`, `auc`, `energy_inside`, `put_on_masks` and `HIGHER_IS_B
 import torch
 from scipy.stats import rankdata
 
-from nib.plotting import upsample
 from nib.shapes import GridScores
+from nib.upsample import upsample
 
 HIGHER_IS_BETTER = {"pointing_game": True, "auc": True, "energy_inside": True}
 

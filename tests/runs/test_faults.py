@@ -13,10 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from nib.sweep import collect
 from tiny import wait_for
 
 import nib
-from nib.sweep import collect
 
 pytestmark = pytest.mark.slow
 ROOT = Path(nib.__file__).parents[1]

@@ -8,14 +8,13 @@ from queue import SimpleQueue
 import dask
 import pytest
 from distributed import Client, LocalCluster
-from tiny import wait_for
-
 from nib.sweep import __main__ as command
 from nib.sweep import attempt as workers
 from nib.sweep import driver
 from nib.sweep.attempt import Outcome
 from nib.sweep.grid import read_grid
 from nib.sweep.store import Store
+from tiny import wait_for
 
 
 @contextmanager
