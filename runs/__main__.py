@@ -1,7 +1,7 @@
 """Run notebooks: `python -m runs NOTEBOOK...`, or `python -m runs --grid GRID`.
 
     python -m runs notebooks/04_quantitative.ipynb --profile paper   # with the parameters of a profile
-    python -m runs --grid notebooks/grids/beta.yaml --dry-run        # the table of runs
+    python -m runs --grid notebooks/grids/beta.yaml --dry-run        # the list of runs
 
 The same command goes on where an earlier one has ended. The exit code is 0 if all runs have results, 1 if any
 has none, 2 if nothing was begun, 130 after Ctrl-C.
@@ -16,6 +16,7 @@ import sys
 import uuid
 from collections import Counter
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 import nbformat
@@ -78,7 +79,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--timeout", type=float, help="seconds after which a run is killed")
     args = parser.parse_args(arguments)
     given = args.profile != "embedded" or bool(args.parameter)
-    if bool(args.grid) == bool(args.notebooks) or (given and (args.grid or args.in_place)):
+    if bool(args.grid) == bool(args.notebooks) or [bool(args.grid), args.in_place, given].count(True) > 1:
         parser.error("give notebooks, or a grid, which has its own parameters; --in-place takes those of the notebooks")
     for name, least in {"workers": 1, "retries": 0, "timeout": 1}.items():
         if (value := getattr(args, name)) is not None and value < least:
@@ -89,12 +90,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _refresh(path: Path, executed: Path) -> None:
     """Put outputs into their notebook, without times and progress, and the hash of the code that they are of."""
     notebook, done = (nbformat.read(file, as_version=4) for file in (path, executed))
-    done = [cell for cell in done.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    done, number = [cell for cell in done.cells if "injected-parameters" not in cell.metadata.get("tags", [])], count(1)
     for cell, like in zip(notebook.cells, done, strict=True):
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
         if cell.cell_type == "code":
             cell.outputs = [output for output in like.outputs if output.get("name") != "stderr"]
-            cell.execution_count = like.execution_count
+            cell.execution_count = next(number)
+            for output in (output for output in cell.outputs if "execution_count" in output):
+                output.execution_count = cell.execution_count
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}, "code_hash": hash_cells(notebook)}
     nbformat.write(notebook, path.with_suffix(".tmp"))
@@ -105,9 +108,8 @@ def _report(runs: Sequence[Run], outcomes: dict[str, str], every: bool) -> int:
     """Print every run or the failed ones with their parameters, and how many there are of each state."""
     states = {name: text if text in ("done", "cached", "to do") else "failed" for name, text in outcomes.items()}
     for run in (run for run in runs if every or states[run.name] == "failed"):
-        lines = outcomes[run.name].splitlines() if states[run.name] == "failed" else []
-        print(f"{run.name}  {states[run.name]}  {json.dumps(run.parameters)}", *lines, sep="\n  ")
-    print(f"{len(runs)} runs:", ", ".join(f"{count} {state}" for state, count in Counter(states.values()).items()))
+        print(run.name, json.dumps(run.parameters), outcomes[run.name].replace("\n", "\n    "), sep="  ")
+    print(f"{len(runs)} runs:", ", ".join(f"{n} {state}" for state, n in Counter(states.values()).items()))
     return 1 if "failed" in states.values() else 0
 
 

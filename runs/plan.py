@@ -26,7 +26,6 @@ from runs.store import ROOT, Run, name_run, read_edition
 
 PROFILES = ROOT / "notebooks" / "profiles"
 RESERVED = ("figures_dir", "output", "parts_dir")  # parameters that the runner sets; a notebook may lack the last
-MakeError = Callable[[tuple, str], ValueError]  # of keys and what is wrong
 
 
 def read_profile(name: str, notebooks: Sequence[Path], given: Iterable[tuple[str, str]] = ()) -> list[Run]:
@@ -61,9 +60,9 @@ def read_grid(path: Path) -> list[Run]:
     if unknown := set(grid) - {"notebook", "parameters", "axes"}:
         raise make_error((min(unknown),), "must be one of notebook, parameters, axes")
     notebook = Notebook(path.parent / str(grid.get("notebook")))
-    fixed = (grid.get("parameters") or {}).items()
+    fixed, axes = ((grid.get(key) or {}).items() for key in ("parameters", "axes"))
     fixed = {key: notebook.check(("parameters", key), value, make_error) for key, value in fixed}
-    axes = [_read_axis(key, values, notebook, make_error) for key, values in (grid.get("axes") or {}).items()]
+    axes = [_read_axis(key, values, notebook, make_error) for key, values in axes]
     names = [*fixed, *(key for axis in axes for key in axis[0])]
     if twice := {key for key in names if names.count(key) > 1}:
         raise make_error(("axes",), f"set twice, by parameters or another axis: {', '.join(sorted(twice))}")
@@ -74,7 +73,7 @@ def read_grid(path: Path) -> list[Run]:
     return runs
 
 
-def _read_axis(axis: str, lists: Any, notebook: "Notebook", make_error: MakeError) -> list[dict[str, Any]]:
+def _read_axis(axis: str, lists: Any, notebook: "Notebook", make_error: Callable) -> list[dict[str, Any]]:
     """Turn an axis, or the lists of `zip` that go together, into one mapping of parameters each."""
     columns = {}
     for key, values in lists.items() if axis == "zip" and isinstance(lists, dict) else [(axis, lists)]:
@@ -108,7 +107,7 @@ class Notebook:
             with suppress(ValueError, SyntaxError, TypeError):
                 self.defaults[name] = json.loads(json.dumps(ast.literal_eval(parameter["default"])))
 
-    def check(self, keys: tuple, value: Any, make_error: MakeError) -> Any:
+    def check(self, keys: tuple, value: Any, make_error: Callable) -> Any:
         """Return a value of the parameter that the last key names, as the notebook gets it, or raise the error."""
         name, plain = keys[-1], json.loads(json.dumps(value, default=str))
         if name not in self.fill({}):
@@ -127,7 +126,7 @@ class Notebook:
         return {name: value for name, value in (self.defaults | given).items() if name not in RESERVED}
 
 
-def read_yaml(path: Path) -> tuple[dict, MakeError]:
+def read_yaml(path: Path) -> tuple[dict, Callable]:
     """Return a YAML file of texts and mappings, and the function that makes an error which names a key and its line."""
     try:
         values = YAML().load(path.read_text())

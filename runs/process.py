@@ -1,7 +1,7 @@
 """Execute the notebook of one attempt: `python process.py FOLDER PARTS TIMEOUT`.
 
-It imports neither `nib` nor torch, which take seconds: the notebook's kernel does. It ends, with all that the notebook
-has started, when it takes too long, the pipe on its standard input closes, or its folder is taken away.
+It ends, with all that the notebook has started, when that takes too long, the pipe on its standard input closes, or its
+folder is taken away. It imports neither `nib` nor torch, which take seconds: the notebook's kernel does.
 """
 
 import json

@@ -54,9 +54,9 @@ def read_edition(notebook: str | Path, drawn: bool = False) -> dict[str, str]:
     edition = {"notebook": hash_cells(nbformat.read(notebook, as_version=4)), "nib": hash_code(code)}
     edition["data"] = hash_all(*(path.read_bytes() for path in data))[:12]
     if drawn:
-        shown = [path for kind in ("csv", "png", "jpg") for path in ROOT.glob(f"data/**/*.{kind}")]
-        shown = [*sorted(shown), *Path(notebook).parent.glob("matplotlibrc")]
-        edition["figures"] = hash_all(hash_code([drawing]), *(path.read_bytes() for path in shown))[:12]
+        kinds = ("data/**/*.csv", "data/**/*.png", "data/**/*.jpg", "notebooks/matplotlibrc")
+        shown = (path.read_bytes() for path in sorted(path for kind in kinds for path in ROOT.glob(kind)))
+        edition["figures"] = hash_all(hash_code([drawing]), *shown)[:12]
     return edition
 
 

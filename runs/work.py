@@ -37,9 +37,8 @@ def connect(scheduler: str | None, workers: int) -> Client:
     """Connect to a running scheduler, or start local workers that end with the client."""
     if scheduler:
         return Client(scheduler, set_as_default=False)
-    # Memory is not watched: Dask would see that of its workers, which do nothing, and not that of the notebooks.
+    # Dask need not watch the memory of workers, which do nothing; what waits is for whichever of them is idle first.
     options = dict(threads_per_worker=1, memory_limit=0, host="127.0.0.1", silence_logs=logging.CRITICAL)
-    # A waiting run stays with the scheduler, for whichever worker is idle first.
     with dask.config.set({"distributed.scheduler.worker-saturation": 1.0}):
         client = Client(n_workers=0, processes=True, dashboard_address=None, set_as_default=False, **options)
     # Ctrl-C is for this process alone; from its thread the workers inherit that they do not get it.
