@@ -141,10 +141,10 @@ def test_the_papermill_command_of_the_readme_runs_from_the_root(project):
     shutil.copy(ROOT / "data" / "photo" / "chelsea.jpg", project / "photo.jpg")
     command = [sys.executable, "-m", *shlex.split(command)]
     subprocess.run(command, cwd=project, env=clean_environment(project), check=True, capture_output=True, timeout=300)
-    executed = nbformat.read(project / "build" / "out.ipynb", as_version=4)
+    executed = nbformat.read(project / "out.ipynb", as_version=4)
     assert any("a red car" in str(cell.get("outputs")) for cell in executed.cells)
     assert (project / "build" / "figures" / "00_quickstart.png").exists()
-    assert git(project, "status", "--porcelain") == "?? photo.jpg\n"
+    assert git(project, "status", "--porcelain") == "?? out.ipynb\n?? photo.jpg\n"
     assert not (project.parent / "figures").exists()
 
 
@@ -165,7 +165,8 @@ def test_lab_opens_copies_in_an_environment_that_has_nib(project):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import nib, runs\nprint(runs.__file__)")])
     environment |= {key: seen[key] for key in ("PYTHONPATH", "MATPLOTLIBRC")}
     NotebookClient(notebook, resources={"metadata": {"path": str(copies)}}).execute(env=environment)
-    assert notebook.cells[0].outputs[0].text.strip() == str(project / "runs" / "__init__.py")
+    (said,) = [output.text for output in notebook.cells[0].outputs if output.name == "stdout"]
+    assert said.strip() == str(project / "runs" / "__init__.py")
 
 
 def test_lab_keeps_a_readers_copy_of_a_notebook_that_has_changed(project):
