@@ -40,7 +40,7 @@ def connect(scheduler: str | None, workers: int) -> Client:
     # Dask need not watch the memory of workers, which do nothing; what waits is for whichever of them is idle first.
     options = dict(threads_per_worker=1, memory_limit=0, host="127.0.0.1", silence_logs=logging.CRITICAL)
     with dask.config.set({"distributed.scheduler.worker-saturation": 1.0}):
-        client = Client(n_workers=0, processes=True, dashboard_address=None, set_as_default=False, **options)
+        client = Client(n_workers=0, processes=True, dashboard_address="127.0.0.1:0", set_as_default=False, **options)
     # Ctrl-C is for this process alone; from its thread the workers inherit that they do not get it.
     client.cluster.loop.add_callback(signal.pthread_sigmask, signal.SIG_BLOCK, [signal.SIGINT])
     client.cluster.scale(workers)

@@ -20,7 +20,7 @@ from runs.work import Failed
 def call(make_grid, tmp_path, monkeypatch):
     """Call the command with a grid, in a folder of its own, with a cluster in this process; give its exit code."""
     monkeypatch.chdir(tmp_path)
-    options = dict(processes=False, dashboard_address=":0", threads_per_worker=1, set_as_default=False)
+    options = dict(processes=False, dashboard_address="127.0.0.1:0", threads_per_worker=1, set_as_default=False)
     monkeypatch.setattr(command, "connect", lambda scheduler, n: Client(n_workers=n, silence_logs=50, **options))
     monkeypatch.setattr("signal.signal", lambda *_: None)
 

@@ -227,7 +227,9 @@ def replace(monkeypatch):
 @pytest.fixture
 def cluster():
     """Start a cluster in this process."""
-    options = dict(processes=False, dashboard_address=":0", silence_logs=50, threads_per_worker=1, set_as_default=False)
+    options = dict(
+        processes=False, dashboard_address="127.0.0.1:0", silence_logs=50, threads_per_worker=1, set_as_default=False
+    )
     with Client(n_workers=2, **options) as client:
         yield client
 
