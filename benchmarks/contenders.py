@@ -18,7 +18,7 @@ from transformers import CLIPConfig, CLIPModel
 
 import nib
 from nib import last_block
-from nib.narrowing import integrate
+from nib.integrate import integrate
 from nib.towers import Split
 
 

@@ -13,7 +13,8 @@ from tqdm import tqdm
 from nib.checks import check_count
 from nib.clip import HookedCLIP
 from nib.inputs import Caption, Picture, read_pictures, to_picture, to_tokens
-from nib.methods import METHODS, PRESETS, Scores
+from nib.methods import METHODS, Scores
+from nib.methods.nib import PAPER, resolve_path
 from nib.methods.scores import SUMS
 from nib.result import Attribution
 
@@ -123,12 +124,6 @@ def check_method(clip: HookedCLIP, method: str, parameters: dict) -> tuple[Calla
     """
     if method not in METHODS:
         raise KeyError(f"method must be one of {sorted(METHODS)}, got {method!r}")
-    if method == "nib" and "preset" in parameters:
-        parameters = dict(parameters)
-        preset = parameters.pop("preset")
-        if preset is not None and preset not in PRESETS:
-            raise ValueError(f"preset must be one of {sorted(PRESETS)} or None, got {preset!r}")
-        parameters = {**PRESETS.get(preset, {}), **parameters}
     signature = inspect.signature(METHODS[method])
     known = {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
     unknown = sorted(set(parameters) - set(known))
@@ -140,6 +135,9 @@ def check_method(clip: HookedCLIP, method: str, parameters: dict) -> tuple[Calla
     defaults = {name: p.default for name, p in known.items()}
     parameters = {**defaults, **parameters}
     if "layer" in parameters:
-        clip.image.check_layer(parameters["layer"])
-        clip.text.check_layer(parameters["layer"])
+        layers = clip.layers(parameters["layer"])
+        parameters["layer"] = layers[0] if layers[0] == layers[1] else layers
+    if method == "nib":
+        path = {name: parameters.pop(name) for name in PAPER}
+        parameters |= resolve_path(parameters.pop("preset"), **path)
     return METHODS[method], parameters

@@ -53,6 +53,17 @@ class HookedCLIP:
         """Count the patches of pictures of this size: (rows, columns)."""
         return self.image.grid(pixel_values)
 
+    def layers(self, layer: int | tuple[int, int] | None) -> tuple[int, int]:
+        """Return the layer of each tower, from one for both, one each, or None for 3/4 of the blocks.
+
+        Raises:
+            ValueError: a tower has no such layer, or not two were given.
+        """
+        pair = tuple(layer) if isinstance(layer, (tuple, list)) else (layer, layer)
+        if len(pair) != 2:
+            raise ValueError(f"layer must be one number or two, of image and text, got {layer!r}")
+        return tuple(tower.check_layer(each) for tower, each in zip((self.image, self.text), pair))
+
 
 def load(
     name: str | Path | None = None, device: str | torch.device | None = "cpu", dtype: str | torch.dtype = "float32"

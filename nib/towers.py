@@ -143,15 +143,14 @@ class Tower:
 
         Args:
             inputs: pixel values or token ids.
-            layer: blocks run before the cut, from 0 to the number of blocks; None for `default_layer`. (For NIB the
-                paper's "layer 9" is 9 here; what the released code calls layer 9 for M2IB and Grad-CAM is 10.)
+            layer: blocks run before the cut, from 0 to the number of blocks; None for `default_layer`. (What the
+                released code calls layer 9 is 9 here for NIB, and 10 for M2IB and Grad-CAM.)
             attention_mask: for text, 1 at tokens and 0 at padding.
 
         Raises:
             ValueError: `layer` is out of range.
         """
-        self.check_layer(layer := self.default_layer if layer is None else layer)
-        last = min(layer, len(self.blocks) - 1)
+        last = min(layer := self.check_layer(layer), len(self.blocks) - 1)
         with self._capture(self.blocks[last]) as captured:
             self.encode(inputs, attention_mask)
         hidden_states, arguments = captured
@@ -159,10 +158,12 @@ class Tower:
             hidden_states = self.blocks[last](hidden_states, **arguments)
         return Split(hidden_states, *self.locate(inputs, attention_mask), self, layer, arguments)
 
-    def check_layer(self, layer: int) -> None:
-        """Raise a ValueError unless the tower can be cut before block `layer`."""
+    def check_layer(self, layer: int | None) -> int:
+        """Return the layer, or the default for None; raise a ValueError unless it can be cut there."""
+        layer = self.default_layer if layer is None else layer
         if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer <= len(self.blocks):
             raise ValueError(f"layer must be a whole number from 0 to {len(self.blocks)}, got {layer!r}")
+        return layer
 
     @staticmethod
     @contextmanager
@@ -194,8 +195,7 @@ class ImageTower(Tower):
 
     Attributes:
         patch: side of a patch in pixels.
-        image_size: side of the pictures that it was trained on, in pixels.
-        channels: of a picture.
+        image_size, channels: of the pictures that it was trained on, the side in pixels.
         class_tokens: how many tokens come before the patches, 1 or 0. The class token is what is pooled.
         enter: from the embeddings of the tokens to what enters the first block.
     """

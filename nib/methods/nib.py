@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from nib.clip import HookedCLIP
+from nib.integrate import anchor, integrate
 from nib.methods.scores import Scores
-from nib.narrowing import anchor, integrate
 from nib.shapes import AttentionMask, HiddenStates, InputIds, PairValues, PixelValues, Targets, TokenScores
 from nib.towers import Split
 
+PAPER = {"n_steps": 10, "quadrature": "riemann_right", "lambda_min": 0.0}
 # "truncated" is ours, not the paper's: the path leaves out the stretch next to 0, on which the layer norms
 # saturate, so that few nodes add up, to F(z) - F(lambda_min z). Chosen in notebook 10, at layer 9.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -28,10 +29,11 @@ def nib(
     input_ids: InputIds,
     attention_mask: AttentionMask | None = None,
     *,
-    layer: int = 9,
-    n_steps: int | tuple[int, int] = 10,
-    quadrature: str | tuple[str, str] = "riemann_right",
-    lambda_min: float | tuple[float, float] = 0.0,
+    layer: int | tuple[int, int] | None = None,
+    n_steps: int | tuple[int, int] | None = None,
+    quadrature: str | tuple[str, str] | None = None,
+    lambda_min: float | tuple[float, float] | None = None,
+    preset: str | None = None,
     baseline: str | Tensor | tuple[str | Tensor, str | Tensor] = "zero",
     batch_size: int = 64,
     seed: int = 0,
@@ -46,11 +48,12 @@ def nib(
             forward passes along the path are then shared.
         input_ids: (batch, tokens), with begin and end.
         attention_mask: (batch, tokens), 1 at tokens; None where nothing is padded.
-        layer: blocks run before the bottleneck, in both towers; the paper's default.
-        n_steps: nodes of the path; the paper's default. This and the next two are one value, or one for the
-            picture and one for the caption; `PRESETS` holds values that go together.
-        quadrature: one of `nib.quadrature.RULES`; the paper's is the right Riemann sum.
-        lambda_min: where the path starts, in [0, 1); 0 is the paper's.
+        layer: blocks run before the bottleneck; None for 3/4 of the blocks of each tower, the paper's 9 of 12. This and
+            the next three are one value, or one for the picture and one for the caption.
+        n_steps: nodes of the path; None for the preset's, or the paper's 10.
+        quadrature: one of `nib.integrate.RULES`; None for the preset's, or the paper's right Riemann sum.
+        lambda_min: where the path starts, in [0, 1); None for the preset's, or the paper's 0.
+        preset: a key of `PRESETS`, values that go together.
         baseline: where the path begins at lambda = 0. "zero" is the paper's. "mean" puts the picture's own mean patch
             at every patch, and the caption's mean word at every word; the class token, begin and end stay as they are
             and score 0. A tensor holds one state for each kind of token: (2, width) for the class token and patches,
@@ -71,9 +74,10 @@ def nib(
     pictures, captions = len(pixel_values), len(input_ids)
     if pictures not in (1, captions):
         raise ValueError(f"pixel_values must have 1 or {captions} rows, one a caption, got {pictures}")
-    of_image, of_text = _split_path(n_steps=n_steps, rule=quadrature, lambda_min=lambda_min, baseline=baseline)
-    image = clip.image.split(pixel_values, layer)
-    text = clip.text.split(input_ids, layer, attention_mask)
+    path = resolve_path(preset, n_steps=n_steps, quadrature=quadrature, lambda_min=lambda_min)
+    of_image, of_text = _split_path(rule=path.pop("quadrature"), baseline=baseline, **path)
+    image_layer, text_layer = clip.layers(layer)
+    image, text = clip.image.split(pixel_values, image_layer), clip.text.split(input_ids, text_layer, attention_mask)
     of_image["baseline"] = place_baseline(image, _kinds_of_image(clip, pixel_values), of_image["baseline"])
     of_text["baseline"] = place_baseline(text, _kinds_of_text(clip, input_ids, attention_mask), of_text["baseline"])
     with torch.no_grad():
@@ -92,6 +96,18 @@ def nib(
         **{f"image_{name}": values for name, values in image_sums.items()},
         **{f"text_{name}": values for name, values in text_sums.items()},
     )
+
+
+def resolve_path(preset: str | None, **path: Any) -> dict[str, Any]:
+    """Fill in what is None of `n_steps`, `quadrature` and `lambda_min`: from a preset, else from the paper.
+
+    Raises:
+        ValueError: an unknown preset.
+    """
+    if preset is not None and preset not in PRESETS:
+        raise ValueError(f"preset must be one of {sorted(PRESETS)} or None, got {preset!r}")
+    known = PAPER | PRESETS.get(preset, {})
+    return {name: known[name] if value is None else value for name, value in path.items()}
 
 
 def _add_up(

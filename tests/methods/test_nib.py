@@ -8,7 +8,7 @@ from captum.attr import IntegratedGradients
 from torch.nn.functional import cosine_similarity
 from torch.testing import assert_close
 
-from nib.methods import Scores
+from nib.methods import PRESETS, Scores
 from nib.methods.nib import nib
 
 PRECISE = dict(atol=1e-10, rtol=0)
@@ -194,3 +194,30 @@ def test_tensor_baselines(clip, pixel_values, tokens):
 def test_bad_baselines(clip, pixel_values, tokens, bad):
     with pytest.raises(ValueError, match="baseline must be"):
         nib(clip, pixel_values, **tokens, **PATH, baseline=(bad, "zero"))
+
+
+def test_a_preset_sets_what_is_not_given(clip, pixel_values, tokens):
+    found = nib(clip, pixel_values, **tokens, layer=2, preset="truncated")
+    expected = nib(clip, pixel_values, **tokens, layer=2, **PRESETS["truncated"])
+    assert torch.equal(found.image, expected.image)
+    assert torch.equal(found.text, expected.text)
+    found = nib(clip, pixel_values, **tokens, layer=2, preset="truncated", n_steps=10)
+    expected = nib(clip, pixel_values, **tokens, layer=2, **(PRESETS["truncated"] | {"n_steps": 10}))
+    assert torch.equal(found.text, expected.text)
+    with pytest.raises(ValueError, match=r"preset must be one of \['truncated'\] or None, got 'short'"):
+        nib(clip, pixel_values, **tokens, preset="short")
+
+
+def test_the_defaults_are_the_papers(clip, pixel_values, tokens):
+    path = dict(n_steps=10, quadrature="riemann_right", lambda_min=0.0, baseline="zero")
+    found, expected = nib(clip, pixel_values, **tokens), nib(clip, pixel_values, **tokens, layer=3, **path)
+    assert torch.equal(found.image, expected.image)
+    assert torch.equal(found.text, expected.text)
+
+
+def test_layers_of_picture_and_caption(clip, pixel_values, tokens):
+    both = nib(clip, pixel_values, **tokens, layer=(1, 3), n_steps=2)
+    assert torch.equal(both.image, nib(clip, pixel_values, **tokens, layer=1, n_steps=2).image)
+    assert torch.equal(both.text, nib(clip, pixel_values, **tokens, layer=3, n_steps=2).text)
+    with pytest.raises(ValueError, match=r"layer must be one number or two, of image and text, got \(1, 2, 3\)"):
+        nib(clip, pixel_values, **tokens, layer=(1, 2, 3))

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from nib.integrate import integrate
 from nib.methods import METHODS
-from nib.narrowing import integrate
 from nib.theory import fold_norms, reparameterise, split_linears
 
 

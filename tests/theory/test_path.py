@@ -5,9 +5,8 @@ import torch
 from torch.nn.functional import cosine_similarity
 from torch.testing import assert_close
 
+from nib.integrate import RULES, integrate, quadrature
 from nib.methods import METHODS
-from nib.narrowing import integrate
-from nib.quadrature import RULES, quadrature
 from nib.theory import gaps, integrate_at, log_quadrature, profile
 
 
