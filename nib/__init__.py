@@ -19,7 +19,7 @@ _MODULES = {
     "METHODS": "methods",
     "PRESETS": "methods",
     "Scores": "methods",
-    "Attribution": "result",
+    "Attribution": "attribution",
     "HookedCLIP": "clip",
     "attribute": "attribution",
     "evaluate": "evaluation",
