@@ -15,7 +15,7 @@ endif
 
 NOTEBOOKS := $(wildcard notebooks/[0-9]*.ipynb)
 STEMS := $(NOTEBOOKS:notebooks/%.ipynb=%)
-SOURCES := $(shell find nib data notebooks -name '*.py' -o -name '*.parquet' -o -name '*.safetensors' \
+SOURCES := $(shell find nib studies data notebooks -name '*.py' -o -name '*.parquet' -o -name '*.safetensors' \
 	-o -name '*.csv' -o -name '*.jpg' -o -name matplotlibrc -o -name $(PROFILE).yaml)
 
 # `make figures PROFILE=paper` reads notebooks/profiles/paper.yaml and writes figures/paper/.

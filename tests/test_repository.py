@@ -1,5 +1,6 @@
 """The files around the code agree with one another and with the code."""
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -44,8 +45,24 @@ def test_the_conda_environment_agrees_with_the_lock_and_names_all_of_pyproject(l
 
 def test_every_package_folder_is_installed():
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    folders = {str(path.parent.relative_to(ROOT)).replace("/", ".") for path in ROOT.glob("nib/**/__init__.py")}
+    found = [path for name in ("nib", "studies") for path in ROOT.glob(f"{name}/**/__init__.py")]
+    folders = {str(path.parent.relative_to(ROOT)).replace("/", ".") for path in found}
     assert folders == set(packages)
+
+
+def imported(path: Path) -> set[str]:
+    """Return the packages that a file imports anywhere, functions included."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
+    return {name.split(".")[0] for name in names}
+
+
+def test_nib_imports_nothing_that_only_the_notebooks_need():
+    files = list(ROOT.glob("nib/**/*.py"))
+    assert len(files) > 30
+    assert [str(path) for path in files if imported(path) & {"studies", "runs", "notebooks", "benchmarks"}] == []
+    assert all("nib" in imported(ROOT / "studies" / name) for name in ("negatives.py", "speed.py"))
 
 
 def test_the_example_of_the_readme_runs(monkeypatch):

@@ -17,7 +17,7 @@ from torch.nn.functional import cosine_similarity
 from nib.clip import Split
 from nib.quadrature import check_count
 from nib.shapes import Embeds, PairValues
-from nib.theory.information import add_noise
+from studies.theory.information import add_noise
 
 
 def noise_spread(
