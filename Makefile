@@ -15,7 +15,7 @@ endif
 
 NOTEBOOKS := $(wildcard notebooks/[0-9]*.ipynb)
 STEMS := $(NOTEBOOKS:notebooks/%.ipynb=%)
-SOURCES := $(shell find nib data notebooks -name '*.py' -o -name '*.parquet' -o -name '*.safetensors' \
+SOURCES := $(shell find nib studies data notebooks -name '*.py' -o -name '*.parquet' -o -name '*.safetensors' \
 	-o -name '*.csv' -o -name '*.jpg' -o -name matplotlibrc -o -name $(PROFILE).yaml)
 
 # `make figures PROFILE=paper` reads notebooks/profiles/paper.yaml and writes figures/paper/.
@@ -36,7 +36,7 @@ export MALLOC_TOP_PAD_ := 268435456
 export MALLOC_MMAP_MAX_ := 0
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help env lint test test-slow notebooks figures results bench sweep train-mini clean
+.PHONY: help env lab lint test test-slow notebooks figures results bench sweep train-mini clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ $(VENV)/installed: requirements.lock
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
+
+lab: $(ENVIRONMENT)  ## Open the notebooks in JupyterLab, in the environment
+	$(PYTHON) -m jupyterlab notebooks
 
 lint: $(ENVIRONMENT)  ## Check style
 	$(PYTHON) -m ruff check .

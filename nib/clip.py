@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
 
 from nib import last_block
+from nib.folders import find_data
 from nib.shapes import AttentionMask, Embeds, HiddenStates, InputIds, PixelValues
 
-EMBEDDED = Path(__file__).parents[1] / "data" / "mini_clip"
+EMBEDDED = find_data() / "mini_clip"
 FAMILIES = {"clip": CLIPModel}
 
 

@@ -4,7 +4,6 @@ Exports `load_embedded`, `object_prompts`, `with_article`, `NAMES` and `SCENES`.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,9 +12,10 @@ from datasets.table import InMemoryTable
 from PIL import Image
 
 from nib.datasets.rows import check_known
+from nib.folders import find_data
 from nib.quadrature import check_count
 
-SCENES = Path(__file__).parents[2] / "data" / "scenes"
+SCENES = find_data() / "scenes"
 
 
 def with_article(noun: str) -> str:

@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from nib.datasets.hub import open_split
 from nib.datasets.rows import check_known, gather, name_captions, pick
+from nib.folders import find_data
 
-CLASSES = Path(__file__).parents[2] / "data" / "imagenet" / "tiny_imagenet_classes.csv"
+CLASSES = find_data() / "imagenet" / "tiny_imagenet_classes.csv"
 PER_CLASS = 5  # the paper's ImageNet is 5 pictures of each of 200 classes
 BUFFER = 1000  # rows of a stream among which the next one is drawn
 

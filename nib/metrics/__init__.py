@@ -1,23 +1,20 @@
-"""Measure how good a map is, and how steady."""
+"""Measure how good a map is."""
 
 from nib.metrics.confidence import HIGHER_IS_BETTER as _CONFIDENCE
 from nib.metrics.confidence import confidence
 from nib.metrics.localisation import HIGHER_IS_BETTER as _LOCALISATION
 from nib.metrics.localisation import auc, energy_inside, pointing_game
-from nib.metrics.randomness import Variation, run_to_run
 from nib.metrics.statistics import bootstrap_interval, compare, summarise
 
 HIGHER_IS_BETTER = _CONFIDENCE | _LOCALISATION
 
 __all__ = [
     "HIGHER_IS_BETTER",
-    "Variation",
     "auc",
     "bootstrap_interval",
     "compare",
     "confidence",
     "energy_inside",
     "pointing_game",
-    "run_to_run",
     "summarise",
 ]

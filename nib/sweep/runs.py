@@ -36,12 +36,13 @@ class Run:
 def read_edition(notebook: str | Path) -> dict[str, str]:
     """Say which notebook, which `nib` and which embedded data a result comes from.
 
-    The notebook counts by its code, `nib` by its version and its source: the version stays the same while
-    one works on the code, and a result of yesterday's code must not pass for one of today's. The data are
-    the embedded scenes and model; what a parameter names (a folder, a hub id) counts by that name alone.
+    The notebook counts by its code, `nib` by its version, its source and that of `studies`: the version stays the
+    same while one works on the code, and a result of yesterday's code must not pass for one of today's. The data
+    are the embedded scenes and model; what a parameter names (a folder, a hub id) counts by that name alone.
     """
     cells = nbformat.read(notebook, as_version=4).cells
-    code = sorted(Path(nib.__file__).parent.rglob("*.py"))
+    package = Path(nib.__file__).parent
+    code = [path for folder in (package, package.with_name("studies")) for path in sorted(folder.rglob("*.py"))]
     data = [*sorted(SCENES.glob("*.parquet")), *sorted(EMBEDDED.glob("*.json")), EMBEDDED / "model.safetensors"]
     return {
         "notebook": hash_all(*(cell.source for cell in cells if cell.cell_type == "code"))[:12],

@@ -168,3 +168,13 @@ def test_another_version_of_the_package_or_of_the_data_is_another_run(make_grid,
     with (tmp_path / "scenes" / "scenes.parquet").open("ab") as file:
         file.write(b"0")
     assert names(make_grid()) != before
+
+
+@pytest.mark.parametrize("package", ["nib", "studies"])
+def test_another_source_is_another_run(package, notebook, tmp_path, monkeypatch):
+    for name in ("nib", "studies"):
+        (tmp_path / "source" / name).mkdir(parents=True)
+    monkeypatch.setattr(nib, "__file__", str(tmp_path / "source" / "nib" / "__init__.py"))
+    before = read_edition(notebook)["nib"]
+    (tmp_path / "source" / package / "part.py").write_text("columns = 4\n")
+    assert read_edition(notebook)["nib"] != before

@@ -22,7 +22,7 @@ from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PairValues, 
 
 
 def signed_mass(scores: GridScores, masks: Tensor) -> tuple[PairValues, PairValues]:
-    """Give the shares of a map's absolute mass that lie on an object, positive and negative.
+    """Return the shares of a map's absolute mass that lie on an object, positive and negative.
 
     The map is upsampled bilinearly to the size of the mask. Over masks that divide the picture, all
     shares add up to 1. A map without any mass gives 0 and 0.
@@ -128,22 +128,26 @@ def patch_removal(
         ValueError: a parameter out of its range, or shapes that do not fit.
     """
     check_count("batch_size", batch_size)
+    _check_patches(clip, pixel_values, len(input_ids), removed, removal)
+    rows = torch.arange(len(input_ids), device=pixel_values.device).repeat_interleave(removed.shape[1])
+    masks = removed.to(rows.device).flatten(0, 1)  # (pairs * sets, grid_h, grid_w)
+    chunks = zip(rows.split(batch_size), masks.split(batch_size))
+    after = [REMOVALS[removal](clip, pixel_values[part], patches) for part, patches in chunks]
+    before = [clip.image.embed(part) for part in pixel_values.split(batch_size)]
+    return _compare(torch.cat(before), torch.cat(after), clip.text.embed(input_ids, attention_mask))
+
+
+def _check_patches(clip: HookedCLIP, pixel_values: PixelValues, pairs: int, removed: Tensor, removal: str) -> None:
     if removal not in REMOVALS:
         raise ValueError(f"removal must be one of {sorted(REMOVALS)}, got {removal!r}")
-    pairs, grid = len(input_ids), clip.grid(pixel_values)
+    grid = clip.grid(pixel_values)
     if len(pixel_values) != pairs or removed.ndim != 4 or (len(removed), *removed.shape[2:]) != (pairs, *grid):
         raise ValueError(
             f"{pairs} captions need as many pictures and sets of patches ({pairs}, sets, {grid[0]}, {grid[1]}),"
             f" got {len(pixel_values)} pictures and {tuple(removed.shape)}"
         )
-    rows = torch.arange(pairs, device=pixel_values.device).repeat_interleave(removed.shape[1])
-    masks = removed.to(rows.device).flatten(0, 1)  # (pairs * sets, grid_h, grid_w)
-    if removal == "left_out" and len(set(masks.flatten(1).sum(1).tolist())) > 1:
+    if removal == "left_out" and len(set(removed.flatten(2).sum(2).flatten().tolist())) > 1:
         raise ValueError("each set must leave out the same number of patches")
-    chunks = zip(rows.split(batch_size), masks.split(batch_size))
-    after = [REMOVALS[removal](clip, pixel_values[part], patches) for part, patches in chunks]
-    before = [clip.image.embed(part) for part in pixel_values.split(batch_size)]
-    return _compare(torch.cat(before), torch.cat(after), clip.text.embed(input_ids, attention_mask))
 
 
 def _paint_out(clip: HookedCLIP, pixel_values: PixelValues, patches: Tensor) -> Embeds:

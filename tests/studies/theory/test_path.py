@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from nib.methods import METHODS
 from nib.narrowing import integrate
 from nib.quadrature import RULES, quadrature
-from nib.theory import gaps, integrate_at, log_quadrature, profile
+from studies.theory import gaps, integrate_at, log_quadrature, profile
 
 
 def similarity(split, targets, point):
