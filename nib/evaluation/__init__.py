@@ -1,4 +1,4 @@
-"""Run methods over pairs, measure their maps."""
+"""Run methods over pairs and measure their maps."""
 
 from nib.evaluation.batches import Batch, Pairs, Setting, read_pairs
 from nib.evaluation.parts import save_table
