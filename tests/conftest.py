@@ -1,12 +1,12 @@
 """Tiny random models: a 5 x 5 grid, 60 pixels, 4 + 4 blocks, padded captions, a repeated token."""
 
+import json
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
-import yaml
 from tiny import write_notebook
 from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
@@ -90,7 +90,7 @@ def make_grid(notebook):
 
     def make(axes=None, name="grid", **parameters):
         path = notebook.with_name(f"{name}.yaml")
-        path.write_text(yaml.safe_dump({"notebook": notebook.name, "parameters": parameters, "axes": axes or {}}))
+        path.write_text(json.dumps({"notebook": notebook.name, "parameters": parameters, "axes": axes or {}}))
         return path
 
     return make

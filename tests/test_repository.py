@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import yaml
+from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
 CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib", "dask-core": "dask"}
@@ -41,7 +41,8 @@ def test_pyproject_agrees_with_the_lock(lock):
 
 
 def test_the_conda_environment_agrees_with_the_lock_and_names_all_of_pyproject(lock):
-    pins = [entry.split("=") for entry in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]]
+    entries = YAML(typ="safe").load((ROOT / "environment.yml").read_text())["dependencies"]
+    pins = [entry.split("=") for entry in entries if isinstance(entry, str) and entry != "pip"]
     named = {normalise(CONDA_NAMES.get(name, name)): version for name, version in pins if name != "python"}
     assert named.items() <= lock.items()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -49,9 +50,16 @@ def test_the_conda_environment_agrees_with_the_lock_and_names_all_of_pyproject(l
     assert {normalise(requirement.split(">=")[0]) for group in groups for requirement in group} == set(named)
 
 
+def test_the_conda_environment_installs_nib_itself():
+    entries = YAML(typ="safe").load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert "pip" in entries
+    assert {"pip": ["-e ."]} in entries
+
+
 def test_every_package_folder_is_installed():
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    folders = {str(path.parent.relative_to(ROOT)).replace("/", ".") for path in ROOT.glob("nib/**/__init__.py")}
+    paths = [path for name in ("nib", "studies", "runs") for path in ROOT.glob(f"{name}/**/__init__.py")]
+    folders = {str(path.parent.relative_to(ROOT)).replace("/", ".") for path in paths}
     assert folders | {"nib.data"} == set(packages)
 
 

@@ -19,7 +19,7 @@ from nib.attribution import check_method
 from nib.checks import check_count
 from nib.clip import HookedCLIP
 from nib.evaluation.batches import TRUE_MASK, Batch, Pairs, Setting, check_settings, column, read_batch
-from nib.evaluation.parts import hash_all, save_table, to_bytes
+from nib.evaluation.parts import hash_all, hash_code, save_table, to_bytes
 from nib.evaluation.released import attribute_text_to_batch
 from nib.inputs import to_tokens
 from nib.methods.scores import SUMS, Scores
@@ -184,8 +184,8 @@ class Parts:
     def __init__(self, folder: Path, clip: HookedCLIP):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        code = (path.read_bytes() for path in sorted(Path(nib.__file__).parent.rglob("*.py")))
-        self.made_by = hash_all(*map(to_bytes, clip.model.state_dict().values()), *code)
+        modules = [path for path in Path(nib.__file__).parent.rglob("*.py") if path.name != "plotting.py"]
+        self.made_by = hash_all(*map(to_bytes, clip.model.state_dict().values()), hash_code(modules))
 
     def get(self, work: Work) -> pd.DataFrame:
         """Read a part, or compute and write it."""

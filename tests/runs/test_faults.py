@@ -15,11 +15,10 @@ import psutil
 import pytest
 from tiny import wait_for
 
-import nib
-from nib.sweep import collect
+from runs import collect
+from runs.store import ROOT
 
 pytestmark = pytest.mark.slow
-ROOT = Path(nib.__file__).parents[1]
 PATIENCE = 300  # seconds for what takes 10 where nothing else runs
 
 
@@ -57,7 +56,7 @@ class System:
     def start_driver(self, grid: Path, *options: str) -> subprocess.Popen:
         if self.scheduler.exists():
             options += ("--scheduler", json.loads(self.scheduler.read_text())["address"])
-        return self.start("nib.sweep", str(grid), "--output", str(self.folder / "sweeps"), *options, log="driver.log")
+        return self.start("runs", "--grid", str(grid), "--output", str(self.folder), *options, log="driver.log")
 
     @property
     def results(self) -> Path:
@@ -111,7 +110,7 @@ def make(make_grid, marks):
 def check(system, n_runs, factors):
     """Every run is there, once and whole: four rows, of the right values."""
     frame = collect(system.results)
-    assert frame.attrs["missing"] == frame.attrs["duplicates"] == []
+    assert frame.attrs["missing"] == []
     assert frame["run"].nunique() == n_runs
     assert sorted(frame["factor"].unique()) == sorted(factors)
     assert frame.groupby("run")["id"].apply(list).tolist() == [[0, 1, 2, 3]] * n_runs
@@ -149,7 +148,7 @@ def test_a_sweep_whose_scheduler_is_killed_goes_on_with_another(system, make):
     wait_for(lambda: system.executions() == 2, PATIENCE)
     scheduler.kill()
     assert driver.wait(60) == 1
-    assert "stopped: the scheduler has gone: 1 of 2 runs are done and stay so. To go on:" in system.read_log()
+    assert "stopped: the scheduler has gone\n1 of 2 runs are done. To go on:" in system.read_log()
     system.scheduler.unlink()
     system.start_scheduler()
     system.start_worker()
@@ -177,7 +176,7 @@ def test_an_interrupt_is_clean_and_says_how_to_go_on(system, make):
     os.killpg(driver.pid, signal.SIGINT)
     assert driver.wait(60) == 130
     assert not system.kernels()
-    assert f"stopped: 0 of 1 runs are done and stay so. To go on:\n  python -m nib.sweep {grid}" in system.read_log()
+    assert f"0 of 1 runs are done. To go on:\n  python -m runs --grid {grid}" in system.read_log()
     assert "Traceback" not in system.read_log()
     assert [path.name for path in system.results.glob("*/*")] == []
 
@@ -196,9 +195,13 @@ def test_what_fails_is_reported_and_the_rest_stands(system, make):
     """One raises, one hangs, one has a file where its folder should be; two are well."""
     grid = make({"zip": {"do": ["work", "raise", "hang", "work", "work"], "factor": [1.0, 2.0, 3.0, 4.0, 5.0]}})
     dry = subprocess.run(
-        [sys.executable, "-m", "nib.sweep", grid, "--dry-run"], capture_output=True, text=True, cwd=ROOT, check=True
+        [sys.executable, "-m", "runs", "--grid", grid, "--dry-run"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
     )
-    in_the_way = dry.stdout.splitlines()[5].split()[0]
+    in_the_way = dry.stdout.splitlines()[4].split()[0]
     system.results.mkdir(parents=True)
     (system.results / in_the_way).write_text("a file in the way")
     assert system.start_driver(grid, "--workers", "2", "--timeout", "60").wait(2 * PATIENCE) == 1
@@ -206,11 +209,10 @@ def test_what_fails_is_reported_and_the_rest_stands(system, make):
     assert "2 done" in log
     assert "3 failed" in log
     assert "ValueError: no such luck" in log
-    assert "In [4]: if where:\n  took longer than the time-out of 60.0 s" in log
-    assert f"{in_the_way} failed" in log
-    assert "NotADirectoryError" in log
+    assert "took longer than 60.0 s" in log
+    assert re.search(rf"{in_the_way}  .*  NotADirectoryError", log)
     assert system.executions() == 2 + 3 * 2  # each failure is tried again
-    assert len(list(system.results.glob("failed/*/notebook.ipynb"))) == 2
+    assert len(list(system.results.glob("failed/*/notebook.ipynb"))) == 2 * 2
     frame = collect(system.results)
     assert sorted(frame["factor"].unique()) == [1.0, 4.0]
     assert len(frame.attrs["missing"]) == 3
@@ -224,7 +226,7 @@ def test_two_drivers_of_one_grid_count_each_run_once(cluster, make):
     assert [driver.wait(PATIENCE) for driver in drivers] == [0, 0]
     check(cluster, 6, factors)
     states = Counter()
-    for counts in re.findall(r"6 runs: (.*)\. nib", cluster.read_log()):
+    for counts in re.findall(r"6 runs: (.*)", cluster.read_log()):
         states += Counter({state: int(n) for n, state in (part.split() for part in counts.split(", "))})
     assert states["done"] == 6
     assert states["cached"] == 6
