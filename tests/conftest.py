@@ -102,3 +102,15 @@ def marks(tmp_path):
     folder = tmp_path / "marks"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture(params=["image", "text"])
+def split(request, clip, pixel_values, tokens):
+    if request.param == "image":
+        return clip.image.split(pixel_values, 2)
+    return clip.text.split(tokens["input_ids"], 2, tokens["attention_mask"])
+
+
+@pytest.fixture
+def targets():
+    return torch.randn(3, 16, generator=torch.Generator().manual_seed(5), dtype=torch.float64)

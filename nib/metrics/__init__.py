@@ -1,11 +1,9 @@
 """Measure how good a map is, and how steady."""
 
-from nib.metrics import negatives
 from nib.metrics.confidence import DIAGNOSTICS, confidence
 from nib.metrics.confidence import HIGHER_IS_BETTER as _CONFIDENCE
 from nib.metrics.localisation import HIGHER_IS_BETTER as _LOCALISATION
 from nib.metrics.localisation import auc, energy_inside, pointing_game, selectivity
-from nib.metrics.randomness import Variation, run_to_run
 from nib.metrics.statistics import bootstrap_interval, compare, holm, summarise
 
 HIGHER_IS_BETTER = _CONFIDENCE | _LOCALISATION
@@ -13,16 +11,13 @@ HIGHER_IS_BETTER = _CONFIDENCE | _LOCALISATION
 __all__ = [
     "DIAGNOSTICS",
     "HIGHER_IS_BETTER",
-    "Variation",
     "auc",
     "bootstrap_interval",
     "compare",
     "confidence",
     "energy_inside",
     "holm",
-    "negatives",
     "pointing_game",
-    "run_to_run",
     "selectivity",
     "summarise",
 ]

@@ -4,7 +4,7 @@ import torch
 from torch.nn.functional import cosine_similarity
 from torch.testing import assert_close
 
-from nib.theory import drops_without_states
+from studies.removal import drops_without_states
 
 
 def test_a_plain_loop_agrees(clip, tokens):

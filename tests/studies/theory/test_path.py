@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from nib.integrate import RULES, integrate, quadrature
 from nib.methods import METHODS
-from nib.theory import gaps, integrate_at, log_quadrature, profile
+from studies.theory import gaps, integrate_at, log_quadrature, profile
 
 
 def similarity(split, targets, point):

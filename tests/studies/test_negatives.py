@@ -5,7 +5,7 @@ import torch
 from conftest import CAPTIONS
 from torch.nn.functional import cosine_similarity
 
-from nib.metrics.negatives import REMOVALS, at_random, lowest, patch_removal, signed_mass, word_removal
+from studies.negatives import REMOVALS, at_random, lowest, patch_removal, signed_mass, word_removal
 
 WORDS = [caption.split() for caption in CAPTIONS]
 LONGEST = max(map(len, WORDS))

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.decomposition import PCA
 
-from nib.theory.information import (
+from studies.theory.information import (
     estimate_covariance,
     gaussian_information,
     monte_carlo_information,

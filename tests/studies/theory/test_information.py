@@ -6,7 +6,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 from sklearn.feature_selection import mutual_info_regression
 
-from nib.theory import (
+from studies.theory import (
     compare_estimates,
     difference_limit,
     estimate_covariance,
@@ -15,7 +15,7 @@ from nib.theory import (
     neighbour_information,
     spectrum,
 )
-from nib.theory.information import add_noise
+from studies.theory.information import add_noise
 
 LAMBDAS = np.linspace(0, 1, 11)
 

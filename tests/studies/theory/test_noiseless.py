@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import cosine_similarity
 from torch.testing import assert_close
 
-from nib.theory import gradient_norm, noise_spread, recovered_share
+from studies.theory import gradient_norm, noise_spread, recovered_share
 
 
 def jacobian(split, targets, lambda_):

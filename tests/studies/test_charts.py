@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nib.charts import plot_lines, plot_marks, plot_rows
+from studies.charts import plot_lines, plot_marks, plot_rows
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from nib.integrate import integrate
 from nib.methods import METHODS
-from nib.theory import fold_norms, reparameterise, split_linears
+from studies.theory import fold_norms, reparameterise, split_linears
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import nib
-from nib.counting import TowerCount, count
+from studies.counting import TowerCount, count
 
 
 def passes(clip, method, pixel_values, tokens, **parameters):

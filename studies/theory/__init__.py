@@ -1,11 +1,11 @@
 """Put numbers on the statements of the NIB paper: its theorems, its properties, and the limits it names.
 
 `information` and `estimates` are Theorem 1, `noiseless` Theorem 2, `path` Theorem 3 and Sensitivity, `invariance`
-Implementation Invariance, `removal` the link between a score and the similarity.
+Implementation Invariance.
 """
 
-from nib.theory.estimates import compare_estimates
-from nib.theory.information import (
+from studies.theory.estimates import compare_estimates
+from studies.theory.information import (
     difference_limit,
     estimate_covariance,
     gaussian_information,
@@ -13,15 +13,13 @@ from nib.theory.information import (
     neighbour_information,
     spectrum,
 )
-from nib.theory.invariance import fold_norms, reparameterise, split_linears
-from nib.theory.noiseless import gradient_norm, noise_spread, recovered_share
-from nib.theory.path import gaps, integrate_at, log_quadrature, profile
-from nib.theory.removal import drops_without_states
+from studies.theory.invariance import fold_norms, reparameterise, split_linears
+from studies.theory.noiseless import gradient_norm, noise_spread, recovered_share
+from studies.theory.path import gaps, integrate_at, log_quadrature, profile
 
 __all__ = [
     "compare_estimates",
     "difference_limit",
-    "drops_without_states",
     "estimate_covariance",
     "fold_norms",
     "gaps",

@@ -4,7 +4,7 @@ import torch
 from scipy.stats import spearmanr
 
 import nib
-from nib.metrics.randomness import mean_rank_correlation, run_to_run
+from studies.randomness import mean_rank_correlation, run_to_run
 
 
 @pytest.mark.parametrize(

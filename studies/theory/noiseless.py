@@ -16,8 +16,8 @@ from torch.nn.functional import cosine_similarity
 
 from nib.checks import check_count
 from nib.shapes import Embeds, PairValues
-from nib.theory.information import add_noise
 from nib.towers import Split
+from studies.theory.information import add_noise
 
 
 def noise_spread(

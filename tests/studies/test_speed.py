@@ -10,7 +10,7 @@ import torch
 from conftest import CAPTIONS
 
 import nib
-from nib.evaluation import measure_fps
+from studies.speed import measure_fps
 
 NIB = {"method": "nib", "layer": 2, "n_steps": 2}
 
@@ -48,7 +48,7 @@ def test_the_first_call_and_the_preparation_are_not_timed(clip, pairs, monkeypat
         return args[1].new_zeros(1, *args[1].shape)
 
     monkeypatch.setitem(nib.METHODS, "none", slow)
-    monkeypatch.setattr("nib.evaluation.speed.time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr("studies.speed.time", SimpleNamespace(perf_counter=lambda: now))
     monkeypatch.setattr("nib.evaluation.batches.to_pixel_values", prepare)
     frame = measure_fps(clip, pairs, ["none"], repeats=4, progress=False)
     assert batches == [3] * 5  # all pairs at once

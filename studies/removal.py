@@ -1,7 +1,7 @@
 """Take a token away and see what the similarity loses: what a score ought to say.
 
 Exports `drops_without_states`. The NIB paper says of M2IB that its scores have a weak link with the
-output; this is one thing that the link is measured against. (`nib.metrics.negatives` removes patches
+output; this is one thing that the link is measured against. (`studies.negatives` removes patches
 and words from the input instead.)
 """
 

@@ -1,0 +1,1 @@
+"""What the notebooks import and nobody else."""
