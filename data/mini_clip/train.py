@@ -11,10 +11,15 @@ two processor cores enough:
 - *Objects first*: a batch begins with one scene of each of many kinds alone. Their share falls from stage to stage.
 - Muon for the matrices of the blocks, AdamW for the rest; patches start at their principal components.
 
+Trained so, the class token has read all it needs by block 7, and later blocks hardly look at a patch. In the *last
+stage* half of the pictures lose their class token on the way: before a block drawn from 7 to 11 it becomes the mean of
+the batch, so that only patches still say what is in the picture, and late blocks learn to read them.
+
 A step's batch is a pure function of the seed and the step, so a resumed run draws what an uninterrupted one would have.
 """
 
 import argparse
+import contextlib
 import copy
 import csv
 import math
@@ -48,15 +53,21 @@ LOG_FIELDS = ["step", "depth", "minutes", "loss", "batch_accuracy", "rate"]
 
 
 class Stage(NamedTuple):
-    """`steps` steps at `depth` blocks a tower; `alone` is the share of scenes of one object in a batch."""
+    """`steps` steps at `depth` blocks a tower.
+
+    `alone` is the share of scenes of one object in a batch, `forget` that of pictures that lose their class token.
+    """
 
     depth: int
     steps: int
     alone: float
+    forget: float = 0.0
 
 
-PLAN = (Stage(3, 700, 0.8), Stage(3, 450, 0.5), Stage(6, 1200, 0.45), Stage(12, 2500, 0.4))
-COOLING = 0.4  # the last part of all steps, in which the rate falls to zero
+PLAN = (Stage(3, 700, 0.8), Stage(3, 450, 0.5), Stage(6, 1200, 0.45), Stage(12, 2500, 0.4), Stage(12, 800, 0.4, 0.5))
+COOLING = 0.4  # the last part of the steps, in which the rate falls to zero; the last stage has its own
+LAST_PEAK = 0.5  # of the rate in the last stage
+FORGET_BEFORE = (7, 12)  # the class token is lost before one of these blocks; the end is not included
 
 
 class Batches(Dataset):
@@ -166,11 +177,39 @@ def make_optimizers(model: CLIPModel) -> list[torch.optim.Optimizer]:
 
 
 def rate(plan: list[Stage], step: int) -> float:
-    """Return the learning rate as a share of its peak: warmed up after each growth, falling to zero at the end."""
-    total = sum(stage.steps for stage in plan)
-    begins = [sum(s.steps for s in plan[:i]) for i, s in enumerate(plan) if i == 0 or s.depth != plan[i - 1].depth]
-    since = step - max(begin for begin in begins if begin <= step)
-    return min(1, (since + 1) / WARM_UP) * min(1, (total - step) / (COOLING * total))
+    """Return the learning rate as a share of its peak.
+
+    It is warmed up after each growth and falls to zero at the end of all stages but the last. The last stage warms up
+    and falls anew, from a lower peak.
+    """
+    *growing, last = plan
+    end = sum(stage.steps for stage in growing)
+    if step >= end:
+        since, left, length, peak = step - end, end + last.steps - step, last.steps, LAST_PEAK
+    else:
+        begins = [sum(s.steps for s in plan[:i]) for i, s in enumerate(growing) if i == 0 or s.depth != plan[i - 1].depth]
+        since, left, length, peak = step - max(b for b in begins if b <= step), end - step, end, 1.0
+    return peak * min(1, (since + 1) / WARM_UP) * min(1, left / (COOLING * length))
+
+
+@contextlib.contextmanager
+def forget_class_token(model: CLIPModel, rng: np.random.Generator, share: float):
+    """Replace the class token of a share of the pictures by the mean of the batch, before a block drawn at random."""
+
+    def forget(block, args, kwargs):
+        states = args[0] if args else kwargs["hidden_states"]  # (batch, tokens, width)
+        chosen = torch.from_numpy(rng.random(len(states)) < share).to(states.device)
+        tokens = torch.where(chosen[:, None], states[:, 0].mean(0), states[:, 0])
+        states = torch.cat([tokens[:, None], states[:, 1:]], dim=1)
+        return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
+
+    block = model.vision_model.encoder.layers[rng.integers(*FORGET_BEFORE)] if share else None
+    hook = block.register_forward_pre_hook(forget, with_kwargs=True) if share else None
+    try:
+        yield
+    finally:
+        if hook:
+            hook.remove()
 
 
 def contrast(model: CLIPModel, pixel_values, input_ids) -> tuple[torch.Tensor, torch.Tensor]:
@@ -248,14 +287,17 @@ def main(args) -> None:
     loader = DataLoader(batches, None, sampler=range(first, total), num_workers=args.workers, prefetch_factor=6)
     progress = tqdm(loader, initial=first, total=total, unit="step", mininterval=20)
     for step, (pictures, captions) in enumerate(progress, start=first):
-        depth = stage_at(plan, step).depth
+        depth, forget = stage_at(plan, step).depth, stage_at(plan, step).forget
+        if step == total - plan[-1].steps:
+            optimizers = make_optimizers(model)
         if depth != model.config.vision_config.num_hidden_layers:
             torch.manual_seed(args.seed + depth)
             model = grow(model, tokenizer, depth).to(args.device)
             optimizers = make_optimizers(model)
         pixel_values = (pictures.to(args.device) / 255 - mean) / std
         input_ids = tokenizer(captions, padding=True, return_tensors="pt")["input_ids"].to(args.device)
-        loss, accuracy = train_step(model, optimizers, rate(plan, step), pixel_values, input_ids)
+        with forget_class_token(model, np.random.default_rng([args.seed, step, 1]), forget):
+            loss, accuracy = train_step(model, optimizers, rate(plan, step), pixel_values, input_ids)
         if step % 20 == 0:
             minutes = (time.monotonic() - start) / 60
             log.append([step, depth, *(round(v, 5) for v in (minutes, loss, accuracy, rate(plan, step)))])
