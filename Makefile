@@ -81,10 +81,12 @@ bench: $(ENVIRONMENT)  ## Race nib against a plain loop and captum, and measure 
 sweep: $(ENVIRONMENT)  ## Run a grid of notebook runs: GRID=notebooks/grids/beta.yaml, and what else in SWEEP="--workers 4"
 	$(PYTHON) -m runs --grid $(GRID) $(SWEEP)
 
-train-mini: $(ENVIRONMENT)  ## Train the embedded model again (an hour on two cores; resumes)
+train-mini: $(ENVIRONMENT)  ## Train the embedded model again (two hours on two cores; resumes) and measure it
 	$(PYTHON) -m data.mini_clip.train
 	$(PYTHON) -m data.mini_clip.score
-	$(PYTHON) -m data.mini_clip.plot_curve
+	$(PYTHON) -m data.mini_clip.blocks
+	$(PYTHON) -m data.mini_clip.maps
+	$(PYTHON) -m data.mini_clip.sheets
 
 clean:  ## Remove what `figures` built, neither .venv, nor the results of sweeps, nor your copies of notebooks
 	rm -rf $(filter-out build/sweeps build/lab,$(wildcard build/*))

@@ -18,12 +18,12 @@ torch.set_num_threads(1)  # tensors this small are not worth sharing, and waitin
 CAPTIONS = ["a cat", "a dog next to a dog on the grass", "a hippopotamus in the snow"]
 
 
-def make_config(eos_token_id: int = 1105, **vision) -> CLIPConfig:
+def make_config(eos_token_id: int = 1330, **vision) -> CLIPConfig:
     """Describe a tiny CLIP whose grid is not 7 x 7."""
     shared = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4)
-    ids = dict(bos_token_id=1104, eos_token_id=eos_token_id, pad_token_id=1105)
+    ids = dict(bos_token_id=1329, eos_token_id=eos_token_id, pad_token_id=1330)
     return CLIPConfig(
-        text_config=dict(vocab_size=1106, max_position_embeddings=32, **ids, **shared),
+        text_config=dict(vocab_size=1331, max_position_embeddings=32, **ids, **shared),
         vision_config=dict(image_size=60, patch_size=12, **shared) | vision,
         projection_dim=16,
     )
@@ -49,7 +49,7 @@ def image_processor():
     return CLIPImageProcessorPil(size={"shortest_edge": 60}, crop_size=60)
 
 
-@pytest.fixture(scope="session", params=[1105, 2], ids=["pooled_at_end_id", "pooled_at_largest_id"])
+@pytest.fixture(scope="session", params=[1330, 2], ids=["pooled_at_end_id", "pooled_at_largest_id"])
 def clip(request, tokenizer, image_processor):
     """A float64 model, once with a true end id and once with the one of the hub's old configs."""
     model = randomise(CLIPModel(make_config(request.param))).double()

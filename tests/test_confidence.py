@@ -319,7 +319,7 @@ def test_caption_of_one_word_and_words_that_score_alike(clip, pixel_values, toke
     one = replace(pair_of(scores, 0, 3), text=tensor([[0.3, -5.0, 2.0]]).double())
     values = confidence(clip, pixel_values[:1], ids, torch.ones_like(ids), one)
     assert values["text_drop"].item() == values["text_increase"].item() == 0
-    text = torch.where((torch.arange(scores.text.shape[1]) == 0) | (tokens["input_ids"] == 1105), scores.text, 0.25)
+    text = torch.where((torch.arange(scores.text.shape[1]) == 0) | (tokens["input_ids"] == 1330), scores.text, 0.25)
     values = confidence(clip, pixel_values, **tokens, scores=replace(scores, text=text))
     assert not values["text_drop"].any()
     assert not values["text_increase"].any()

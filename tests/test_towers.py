@@ -135,7 +135,7 @@ def test_what_a_bidirectional_tower_with_visible_padding_says(clip, tokens):
 @pytest.mark.parametrize(("eos_token_id", "pooled"), [(809, 2), (2, 3)], ids=["first_end_token", "largest_id"])
 def test_pooled_token_follows_the_config(eos_token_id, pooled):
     clip = nib.HookedCLIP(randomise(CLIPModel(make_config(eos_token_id))).double())
-    tokens = {"input_ids": torch.tensor([[5, 320, 809, 1105, 809]])}
+    tokens = {"input_ids": torch.tensor([[5, 320, 809, 1330, 809]])}
     split = clip.text.split(tokens["input_ids"], 2)
     assert split.pool_index.tolist() == [pooled]
     assert_close(split(split.hidden_states), encode_texts(clip, tokens), **PRECISE)

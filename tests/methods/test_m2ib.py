@@ -43,7 +43,7 @@ def test_equals_a_plain_fit_with_the_same_noise(clip, pixel_values, tokens, laye
 
 
 def test_other_parameters_reach_the_fit(clip, pixel_values, tokens):
-    other = dict(beta=0.5, lr=0.3, alpha_init=1.0)
+    other = dict(beta=0.5, lr=0.2, alpha_init=2.0)
     scores = nib.METHODS["m2ib"](clip, pixel_values, **tokens, layer=2, **other, **SETTINGS)
     index, _, _, image, text = next(pairs(clip, pixel_values, tokens))
     noises = [draw_noise(side.states(2), 4, 3, seed=0) for side in (image, text)]
