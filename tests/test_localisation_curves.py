@@ -2,6 +2,7 @@ import itertools
 
 import pytest
 import torch
+from scipy.stats import mannwhitneyu
 
 from nib.heatmaps import upsample
 from nib.metrics import auc, energy_inside, pointing_game, selectivity
@@ -70,6 +71,17 @@ def test_selectivity_counts_pairs_of_pixels_on_objects_alone(scores, masks, othe
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), equal_nan=True)
     assert found[2].isnan()
     assert (found[:2] - auc(scores, masks)[:2]).abs().min() > 0.01
+
+
+def test_areas_of_large_masks_are_exact_and_without_others_there_is_none():
+    scores = torch.rand(2, 7, 7, generator=torch.Generator().manual_seed(0))
+    masks, others = torch.zeros(2, 2, 224, 224, dtype=torch.bool)
+    masks[:, 20:150, 10:120], others[0, 5:200, 130:] = True, True
+    areas = selectivity(scores, masks, others)
+    large = upsample(scores.double(), (224, 224)).numpy()
+    expected = mannwhitneyu(large[0][masks[0].numpy()], large[0][others[0].numpy()]).statistic
+    assert areas[0] == pytest.approx(expected / (masks[0].sum() * others[0].sum()).item(), abs=1e-12)
+    assert areas[1].isnan()
 
 
 def test_a_map_of_all_objects_finds_them_and_does_not_tell_them_apart(masks, others):

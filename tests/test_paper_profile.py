@@ -36,7 +36,7 @@ def hub(tmp_path_factory, tokenizer):
 def project(tmp_path_factory):
     """A copy of the project, so that nothing is written into it."""
     folder = tmp_path_factory.mktemp("project")
-    for name in ("nib", "data"):
+    for name in ("nib", "data", "studies"):
         (folder / name).symlink_to(ROOT / name)
     for name in ("notebooks", "runs"):
         shutil.copytree(ROOT / name, folder / name)

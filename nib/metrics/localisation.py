@@ -88,7 +88,7 @@ def _area(large: torch.Tensor, inside: torch.Tensor, outside: torch.Tensor) -> t
     """Return the share of pairs (in, out) with the first higher; all are (batch, pixels)."""
     seen = inside | outside
     ranks = torch.from_numpy(rankdata(torch.where(seen, large, -torch.inf).numpy(), axis=1))  # ties share their mean
-    n_inside, n_outside, n_below = inside.sum(1), outside.sum(1), (~seen).sum(1)
+    n_inside, n_outside, n_below = (each.sum(1).double() for each in (inside, outside, ~seen))
     higher = (ranks * inside).sum(1) - n_inside * (n_below + (n_inside + 1) / 2)
     return higher / (n_inside * n_outside)  # 0 / 0 without a pixel outside
 

@@ -181,12 +181,12 @@ def edit(path, old, new):
 
 def test_a_run_is_named_after_what_the_modules_do_not_after_what_they_say(package, notebook):
     before, drawn = read_edition(notebook), read_edition(notebook, drawn=True)
-    edit(package / "upsample.py", '    """Interpolate', '    # a comment\n    """Enlarge')
+    edit(package / "heatmaps.py", '    """Interpolate', '    # a comment\n    """Enlarge')
     assert read_edition(notebook, drawn=True) == drawn
     edit(package / "plotting.py", 'COLOURS = "RdBu_r"', 'COLOURS = "PuOr"')
     assert read_edition(notebook) == before
     assert read_edition(notebook, drawn=True) != drawn
-    edit(package / "upsample.py", "align_corners=False", "align_corners=True")
+    edit(package / "heatmaps.py", "align_corners=False", "align_corners=True")
     assert read_edition(notebook) != before
 
 
