@@ -2,9 +2,9 @@
 
     python -m data.mini_clip.maps [--model FOLDER]
 
-500 pictures of `scenes` and `captions` with several kinds of objects; the prompt names one of them. NIB at every layer, from
-zero (the paper's) and from the mean patch; the others at their own layer or a few. `auc` asks whether the map is higher
-on the named object than elsewhere, `selectivity` whether higher than on the other objects. The intervals are 95 %
+500 pictures of `scenes` and `captions` with several kinds of objects; the prompt names one of them. NIB at every layer,
+from zero (the paper's) and from the mean patch; the others at their own layer or a few. `auc` asks whether the map is
+higher on the named object than elsewhere, `selectivity` whether higher than on the other objects. Intervals are 95 %
 bootstrap intervals over pictures. A run that is killed goes on where it was.
 """
 
