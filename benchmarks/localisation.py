@@ -18,7 +18,7 @@ from nib.metrics import summarise
 
 
 def measure(clip: nib.HookedCLIP, methods: list, limit: int | None, progress: bool = True) -> pd.DataFrame:
-    """Give one row a method, metric and scene (`id`)."""
+    """Return one row a method, metric and scene (`id`)."""
     scenes = zip(*nib.datasets.object_prompts(limit, with_others=True))
     names = ("image", "text", "masks", "other_masks")
     pairs = [dict(zip(names, scene), id=number) for number, scene in enumerate(scenes)]

@@ -43,7 +43,7 @@ def towers(model):
 
 
 def run(model, pixel_values, input_ids):
-    """Give the cosine of a pair by the whole model."""
+    """Return the cosine of a pair by the whole model."""
     output = model(pixel_values=pixel_values, input_ids=input_ids)
     return cosine_similarity(output.image_embeds, output.text_embeds)
 

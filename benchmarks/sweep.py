@@ -47,7 +47,7 @@ def make_grid(folder: Path, name: str, indices: range) -> Path:
 
 
 def read_times(store: Store, name: str) -> tuple[float, float]:
-    """Give the seconds of a run's cells, and of papermill with its kernel."""
+    """Return the seconds of a run's cells, and of papermill with its kernel."""
     notebook = nbformat.read(store.folder / name / "notebook.ipynb", as_version=4)
     cells = sum(cell.metadata.papermill.duration for cell in notebook.cells)
     return cells, notebook.metadata.papermill.duration
@@ -79,7 +79,7 @@ def time_runs(folder: Path, workers: int, n_runs: int) -> dict[str, float]:
 
 
 def time_cpu(folder: Path, n_runs: int = 4) -> dict[str, float]:
-    """Give the processor time of a run without Dask, which other work on the machine does not stretch."""
+    """Return the processor time of a run without Dask, which other work on the machine does not stretch."""
     runs, store = read_grid(make_grid(folder, "cpu", range(n_runs))), Store(folder / "sweeps" / "cpu")
     store.open("driver", runs)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -115,7 +115,7 @@ def time_many(folder: Path, workers: int) -> dict[str, float]:
 
 
 def reckon(run: float, scheduler: float) -> pd.DataFrame:
-    """Give the hours that 10,000 runs cost over the notebooks' own time; the scheduler does one at a time."""
+    """Return the hours that 10,000 runs cost over the notebooks' own time; the scheduler does one at a time."""
     rows = [{"workers": n, "hours over the notebooks' own": max(MANY * run / n, scheduler) / 3600} for n in (1, 8, 64)]
     return pd.DataFrame(rows).round(2)
 

@@ -83,7 +83,7 @@ class Attribution:
         return float(self.token_scores[-1])
 
     def heatmap(self, size: tuple[int, int] | None = None) -> np.ndarray:
-        """Give the map as (height, width) in [0, 1], by default at the size of the picture."""
+        """Return the map as (height, width) in [0, 1], by default at the size of the picture."""
         scores = torch.as_tensor(self.image_map)[None]
         return to_heatmap(scores, size or self.picture.shape[:2])[0].numpy()
 
@@ -115,7 +115,7 @@ class Attribution:
         return words + f"F(z) - F({'0' if is_zero else 'baseline'}) is {total - from_zero:+.3f}, gap {from_zero:+.3f}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Give everything but the picture as plain numbers, strings and lists, ready for JSON."""
+        """Return everything but the picture as plain numbers, strings and lists, ready for JSON."""
         values = {name: value for name, value in vars(self).items() if name != "picture"}
         return {name: _to_plain(value) for name, value in values.items()}
 

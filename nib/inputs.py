@@ -148,7 +148,7 @@ def _check_finite(finite: bool, what: str) -> None:
 
 
 def _encode(clip: HookedCLIP, caption: Caption, truncate: bool):
-    """Give ids, tokens, word index of each token, and words of one caption."""
+    """Return ids, tokens, word index of each token, and words of one caption."""
     if isinstance(caption, torch.Tensor):
         return _encode_ids(clip, caption)
     if not isinstance(caption, str):

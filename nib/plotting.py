@@ -31,7 +31,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def symmetric_limit(scores: np.ndarray) -> float:
-    """Give the largest absolute score, or 1 where all are zero."""
+    """Return the largest absolute score, or 1 where all are zero."""
     return float(np.abs(scores).max()) or 1.0
 
 

@@ -45,11 +45,11 @@ class TowerCount:
         return max(self.block_calls, default=0)
 
     def forward_passes(self, pairs: int = 1) -> float:
-        """Give full-tower-equivalent forward passes a pair: forward rows / (n_blocks * pairs)."""
+        """Return full-tower-equivalent forward passes a pair: forward rows / (n_blocks * pairs)."""
         return self.forward_rows / (self.n_blocks * self._check(pairs))
 
     def backward_passes(self, pairs: int = 1) -> float:
-        """Give full-tower-equivalent backward passes a pair: backward rows / (n_blocks * pairs)."""
+        """Return full-tower-equivalent backward passes a pair: backward rows / (n_blocks * pairs)."""
         return self.backward_rows / (self.n_blocks * self._check(pairs))
 
     @staticmethod

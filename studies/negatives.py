@@ -22,7 +22,7 @@ from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PairValues, 
 
 
 def signed_mass(scores: GridScores, masks: Tensor) -> tuple[PairValues, PairValues]:
-    """Give the shares of a map's absolute mass that lie on an object, positive and negative.
+    """Return the shares of a map's absolute mass that lie on an object, positive and negative.
 
     The map is upsampled bilinearly to the size of the mask. Over masks that divide the picture, all
     shares add up to 1. A map without any mass gives 0 and 0.

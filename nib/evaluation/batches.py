@@ -42,7 +42,7 @@ class Batch:
     embedded: tuple[Embeds, Embeds] | None = None
 
     def arguments(self) -> tuple[PixelValues, InputIds, AttentionMask]:
-        """Give what every method takes."""
+        """Return what every method takes."""
         return self.pixel_values, self.input_ids, self.attention_mask
 
     def embeds(self, clip: HookedCLIP) -> tuple[Embeds, Embeds]:

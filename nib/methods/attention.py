@@ -24,7 +24,7 @@ NAME = "nib_open"
 
 
 def _attend(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
-    """Give softmax(q k' scaling + mask) v and the probabilities, as transformers' blocks expect them."""
+    """Return softmax(q k' scaling + mask) v and the probabilities, as transformers' blocks expect them."""
     logits = query @ key.transpose(-1, -2) * scaling  # (batch, heads, queries, keys)
     if attention_mask is not None:
         logits = logits + attention_mask

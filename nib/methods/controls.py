@@ -30,17 +30,10 @@ def random(
     and tokens: unlike pairs get unlike maps, and a pair gets the same map in any batch.
 
     Args:
-        pixel_values: (batch, channels, height, width); one picture serves all captions.
-        input_ids: (batch, tokens), with begin and end.
-        attention_mask: (batch, tokens), 1 at tokens; None where nothing is padded.
-        batch_size: pairs at once; bounds memory.
         seed: a whole number; another seed gives another map.
 
     Returns:
         Scores in [0, 1), without unit.
-
-    Raises:
-        ValueError: a parameter out of its range, or batches that do not pair up.
     """
 
     def draw(pixel_values, input_ids, real, size):
@@ -73,15 +66,10 @@ def center(
     word highest, and the first and last word more than 0.
 
     Args:
-        pixel_values, input_ids, attention_mask, batch_size: see `random`.
         sigma: standard deviation of the Gaussian in half sides of the picture, more than 0.
-        seed: unused, nothing here is random.
 
     Returns:
         Scores in [0, 1], without unit.
-
-    Raises:
-        ValueError: a parameter out of its range, or batches that do not pair up.
     """
     if not sigma > 0:
         raise ValueError(f"sigma must be more than 0, got {sigma}")
@@ -113,15 +101,10 @@ def objectness(
     object that is enough to lie on it. A method that explains the text must beat it against the *other* objects.
 
     Args:
-        pixel_values, input_ids, attention_mask, batch_size: see `random`.
         layer: blocks run before the states are read, in both towers.
-        seed: unused, nothing here is random.
 
     Returns:
         Euclidean distances, at least 0; begin and end score 0.
-
-    Raises:
-        ValueError: a parameter out of its range, or batches that do not pair up.
     """
 
     @torch.no_grad()
@@ -157,15 +140,8 @@ def none(
 ) -> Scores:
     """Score every patch and every token 1: the map that masks nothing, the reference of all metrics.
 
-    Args:
-        pixel_values, input_ids, attention_mask, batch_size: see `random`.
-        seed: unused, nothing here is random.
-
     Returns:
         Ones, zero at padding.
-
-    Raises:
-        ValueError: batches that do not pair up.
     """
 
     def draw(pixel_values, input_ids, real, size):

@@ -47,9 +47,6 @@ def m2ib(
     block 9, 10 here.
 
     Args:
-        pixel_values: (batch, channels, height, width); one picture serves all captions.
-        input_ids: (batch, tokens), with begin and end.
-        attention_mask: (batch, tokens), 1 at tokens; None where nothing is padded.
         layer: blocks run before the bottleneck, in both towers.
         beta: weight of the KL, at least 0.
         lr: learning rate of Adam, more than 0.
@@ -63,9 +60,6 @@ def m2ib(
     Returns:
         Scores, at least 0, in nats: the KL in the last pass, summed over the width. They say how
         much is used, not whether it raises the similarity.
-
-    Raises:
-        ValueError: a parameter out of its range, or batches that do not pair up.
     """
     for name, value in (("n_steps", n_steps), ("n_noise", n_noise), ("batch_size", batch_size)):
         check_count(name, value)
@@ -102,7 +96,7 @@ def draw_noise(z: HiddenStates, n_steps: int, n_noise: int, seed: int) -> Tensor
 
 
 def capacity(alpha: Tensor, z: HiddenStates) -> Tensor:
-    """Give KL[N(lambda z, (1 - lambda)^2) from N(0, 1)] of each element, in nats, lambda = sigmoid(alpha).
+    """Return KL[N(lambda z, (1 - lambda)^2) from N(0, 1)] of each element, in nats, lambda = sigmoid(alpha).
 
     It is -log(1 - lambda) + ((1 - lambda)^2 + (lambda z)^2 - 1) / 2, and -log sigmoid(-alpha) is the
     first term, finite for every finite alpha.

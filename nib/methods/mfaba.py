@@ -36,19 +36,11 @@ def mfaba(
     changes no step.
 
     Args:
-        pixel_values: (batch, channels, height, width); one picture serves all captions.
-        input_ids: (batch, tokens), with begin and end.
-        attention_mask: (batch, tokens), 1 at tokens; None where nothing is padded.
         n_steps: steps, at least 1; the paper's default.
         step_size: of a step in each element, more than 0, in units of the embeddings; the paper's default.
-        batch_size: pairs at once; bounds memory.
-        seed: unused, nothing here is random.
 
     Returns:
         Scores, at least 0, in cosine units: to first order what all steps together take away.
-
-    Raises:
-        ValueError: a parameter out of its range, or batches that do not pair up.
     """
     check_count("n_steps", n_steps)
     if not step_size > 0:

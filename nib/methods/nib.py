@@ -44,10 +44,6 @@ def nib(
     against the mean over all images of the batch; the class token's score is kept beside the map.
 
     Args:
-        pixel_values: (batch, channels, height, width); one picture serves all captions, and its
-            forward passes along the path are then shared.
-        input_ids: (batch, tokens), with begin and end.
-        attention_mask: (batch, tokens), 1 at tokens; None where nothing is padded.
         layer: blocks run before the bottleneck; None for 3/4 of the blocks of each tower, the paper's 9 of 12. This and
             the next three are one value, or one for the picture and one for the caption.
         n_steps: nodes of the path; None for the preset's, or the paper's 10.
@@ -59,17 +55,12 @@ def nib(
             and score 0. A tensor holds one state for each kind of token: (2, width) for the class token and patches,
             (3, width) for begin, words and end. Two values are for the picture and the caption. What is
             explained is F(z) - F(baseline): from the mean, what tells tokens apart, not what they share.
-        batch_size: rows of hidden states at once; bounds memory.
-        seed: unused, nothing here is random.
 
     Returns:
         Scores in cosine units. `image_difference` is F(z) - F(lambda_min z), `image_gap` the sum of all image
         scores, class token included, less that, and `image_gap_from_zero` the sum less F(z) - F(0), the same
         where lambda_min is 0; likewise for text. With another baseline b, b stands for 0 and b + lambda_min (z - b)
         for lambda_min z.
-
-    Raises:
-        ValueError: a parameter out of its range, or batches that do not pair up.
     """
     pictures, captions = len(pixel_values), len(input_ids)
     if pictures not in (1, captions):

@@ -43,10 +43,6 @@ def rise(
     directory; beside the map at pixels (`image_pixels`) its mean in each patch is kept.
 
     Args:
-        pixel_values: (batch, channels, height, width); one picture serves all captions, and its
-            masked forward passes are then shared.
-        input_ids: (batch, tokens), with begin and end.
-        attention_mask: (batch, tokens), 1 at tokens; None where nothing is padded.
         n_masks: masks of the picture, at least 1; the paper's default.
         grid: cells of a mask along each side, at least 1.
         p: probability that a cell is kept, in (0, 1].
@@ -55,15 +51,11 @@ def rise(
             for each token and channel, closest to the paper's definition.
         by_coverage: divide the sum at each pixel or token by how much of it the masks kept, not by its
             expectation n_masks * p: otherwise the map shows where the masks happened to fall.
-        batch_size: masked inputs at once; bounds memory.
         seed: of the masks. All pairs see the same: a pair scores the same in any batch.
 
     Returns:
         Scores in cosine units: an average of similarities, of any sign, not a difference. A class
         token has no pixels and no score.
-
-    Raises:
-        ValueError: a parameter out of its range, or batches that do not pair up.
     """
     for name, value in (("n_masks", n_masks), ("grid", grid), ("text_masks", text_masks), ("batch_size", batch_size)):
         check_count(name, value)

@@ -36,7 +36,7 @@ def pointing_game(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
 
 
 def auc(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
-    """Give the area under the ROC curve of the map as a detector of the object's pixels.
+    """Return the area under the ROC curve of the map as a detector of the object's pixels.
 
     It is the probability that a pixel on the object scores higher than a pixel beside it, ties
     counting half. The map is upsampled bilinearly to the size of the mask.
@@ -94,7 +94,7 @@ def _area(large: torch.Tensor, inside: torch.Tensor, outside: torch.Tensor) -> t
 
 
 def energy_inside(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
-    """Give the share of the map's positive mass that lies on the object (Wang et al., 2020).
+    """Return the share of the map's positive mass that lies on the object (Wang et al., 2020).
 
     The map is upsampled bilinearly to the size of the mask, and only then cut at zero. A map
     without a positive score counts as one that is the same everywhere.

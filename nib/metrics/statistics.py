@@ -15,7 +15,7 @@ SHARES = {"image_increase": 100, "text_increase": 100, "constant_map": 1, "text_
 
 
 def bootstrap_interval(values: np.ndarray, seed: int = 0, n_resamples: int = 2000) -> tuple[float, float]:
-    """Give the 95 % percentile bootstrap interval of the mean.
+    """Return the 95 % percentile bootstrap interval of the mean.
 
     Args:
         values: (n,), at least 2, finite.

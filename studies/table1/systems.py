@@ -1,4 +1,4 @@
-"""Give every system of Table 1 one form: from a pair and examples to an `Explanation`.
+"""Return every system of Table 1 one form: from a pair and examples to an `Explanation`.
 
 Exports `SYSTEMS`, by name; `System` and `Explanation`; and what `related` builds on.
 """

@@ -37,14 +37,14 @@ def estimate_covariance(states: ArrayLike) -> NDArray:
 
 
 def spectrum(covariance: ArrayLike) -> NDArray:
-    """Give the eigenvalues of a covariance, largest first; those within rounding of zero are zero."""
+    """Return the eigenvalues of a covariance, largest first; those within rounding of zero are zero."""
     eigenvalues = np.linalg.eigvalsh(np.asarray(covariance, float))[::-1]
     rounding = abs(eigenvalues).max() * len(eigenvalues) * np.finfo(float).eps  # the tolerance of np.linalg.matrix_rank
     return np.where(eigenvalues > rounding, eigenvalues, 0.0)
 
 
 def gaussian_information(eigenvalues: ArrayLike, lambdas: ArrayLike, sigma: float) -> NDArray:
-    """Give I(z; z_tilde) = 1/2 log det(I + lambda^2 Sigma / sigma^2) for Gaussian z (Theorem 1).
+    """Return I(z; z_tilde) = 1/2 log det(I + lambda^2 Sigma / sigma^2) for Gaussian z (Theorem 1).
 
     It rises with lambda and is 0 at 0. For states of another distribution with the same covariance
     it is an upper bound.
@@ -68,7 +68,7 @@ def gaussian_information(eigenvalues: ArrayLike, lambdas: ArrayLike, sigma: floa
 
 
 def difference_limit(eigenvalues: ArrayLike, larger: float, smaller: float) -> float:
-    """Give what I(larger) - I(smaller) tends to as sigma -> 0: rank(Sigma) log(larger / smaller) (Theorem 2).
+    """Return what I(larger) - I(smaller) tends to as sigma -> 0: rank(Sigma) log(larger / smaller) (Theorem 2).
 
     Each of the two grows without a bound; their difference says nothing of the states but their rank.
 

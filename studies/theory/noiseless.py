@@ -23,7 +23,7 @@ from studies.theory.information import add_noise
 def noise_spread(
     split: Split, targets: Embeds, lambda_: float, sigmas: Sequence[float], n_draws: int = 20, seed: int = 0
 ) -> Tensor:
-    """Give the standard deviation of F(lambda z + eps) over draws of the noise.
+    """Return the standard deviation of F(lambda z + eps) over draws of the noise.
 
     For small sigma it is sigma times the length of the gradient of F at lambda z (`gradient_norm`).
     All inputs and all sigmas share the draws, scaled, so that the rate shows without chance.
@@ -58,7 +58,7 @@ def noise_spread(
 
 
 def gradient_norm(split: Split, targets: Embeds, lambda_: float) -> PairValues:
-    """Give the length of the gradient of F with respect to all hidden states, at lambda z: (batch,)."""
+    """Return the length of the gradient of F with respect to all hidden states, at lambda z: (batch,)."""
     states = (lambda_ * split.hidden_states).requires_grad_()
     with torch.enable_grad():
         similarity = cosine_similarity(split(states), targets, dim=-1)

@@ -21,7 +21,7 @@ from nib.towers import Split
 def profile(
     split: Split, targets: Embeds, lambdas: Sequence[float] | Nodes, batch_size: int = 64
 ) -> tuple[Tensor, Tensor]:
-    """Give F(lambda z) and its slope dF/dlambda along the path.
+    """Return F(lambda z) and its slope dF/dlambda along the path.
 
     Args:
         split: the tower, cut, with the batch of inputs in it.
@@ -77,7 +77,7 @@ def log_quadrature(n_steps: int, start: float = 1e-5, end: float = 1.0) -> tuple
 def gaps(
     split: Split, targets: Embeds, paths: Mapping[Hashable, tuple[Nodes, Nodes]], batch_size: int = 64
 ) -> dict[Hashable, PairValues]:
-    """Give the completeness gap of each of several quadratures (Sensitivity, App. E).
+    """Return the completeness gap of each of several quadratures (Sensitivity, App. E).
 
     Quadratures share many nodes; each is visited once.
 
