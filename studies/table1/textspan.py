@@ -54,7 +54,9 @@ def decompose(clip: HookedCLIP, pixel_values: PixelValues) -> Parts:
     vision = getattr(clip.model, "vision_model", None)
     if not hasattr(getattr(vision, "embeddings", None), "class_embedding"):
         raise ValueError(f"TEXTSPAN takes a class token apart: {type(clip.model).__name__} has none")
-    states = vision(pixel_values, output_hidden_states=True).hidden_states  # (batch, tokens, width) before each block
+    # Asking the model for its hidden states would leave hooks on it.
+    layers = range(len(vision.encoder.layers) + 1)
+    states = [clip.image.split(pixel_values, layer).hidden_states for layer in layers]  # (batch, tokens, width) each
     attention, mlps, biases = [], [], []
     for block, before in zip(vision.encoder.layers, states):
         written, bias = _attention(block.self_attn, block.layer_norm1(before))
