@@ -76,7 +76,9 @@ print(nib.attribute(nib.load(), picture, "a cat", n_steps=2).similarity)
 def test_a_wheel_works_from_any_folder(tmp_path):
     """Built from the files of the repository alone, and unpacked where nothing else is."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in filter(re.compile(r"(nib|data|runs|studies)/|pyproject.toml|README.md|LICENSE").match, listed.splitlines()):
+    for name in filter(
+        re.compile(r"(nib|data|runs|studies)/|pyproject.toml|README.md|LICENSE").match, listed.splitlines()
+    ):
         if (ROOT / name).exists():
             (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, tmp_path / "source" / name)

@@ -187,7 +187,9 @@ def rate(plan: list[Stage], step: int) -> float:
     if step >= end:
         since, left, length, peak = step - end, end + last.steps - step, last.steps, LAST_PEAK
     else:
-        begins = [sum(s.steps for s in plan[:i]) for i, s in enumerate(growing) if i == 0 or s.depth != plan[i - 1].depth]
+        begins = [
+            sum(s.steps for s in plan[:i]) for i, s in enumerate(growing) if i == 0 or s.depth != plan[i - 1].depth
+        ]
         since, left, length, peak = step - max(b for b in begins if b <= step), end - step, end, 1.0
     return peak * min(1, (since + 1) / WARM_UP) * min(1, left / (COOLING * length))
 
