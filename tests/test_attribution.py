@@ -152,9 +152,13 @@ def test_words_begin_and_end_add_up_to_the_tokens(pairs):
         assert len(pair.word_scores) == len(pair.words)
         total = pair.word_scores.sum() + pair.begin_score + pair.end_score
         assert total == pytest.approx(pair.token_scores.sum(), abs=1e-12)
-    pieces = pairs[2].token_scores[2:11]  # of "hippopotamus"
-    assert pairs[2].tokens[2:11] == ["h", "i", "pp", "op", "o", "t", "a", "mu", "s"]
-    assert pairs[2].word_scores[1] == pytest.approx(pieces.sum(), abs=1e-12)
+
+
+def test_a_word_that_is_split_gets_the_sum_of_its_tokens(clip, pixel_values):
+    pair = nib.attribute(clip, pixel_values[0], "a xylophone", layer=2)
+    assert pair.tokens[2:8] == ["x", "y", "lo", "ph", "on", "e"]
+    assert pair.words == ["a", "xylophone"]
+    assert pair.word_scores[1] == pytest.approx(pair.token_scores[2:8].sum(), abs=1e-12)
 
 
 def test_result_is_ready_for_json(pairs):
