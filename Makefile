@@ -14,19 +14,15 @@ ENVIRONMENT := $(VENV)/installed
 endif
 
 NOTEBOOKS := $(wildcard notebooks/[0-9]*.ipynb)
-STEMS := $(NOTEBOOKS:notebooks/%.ipynb=%)
-SOURCES := $(shell find nib studies data notebooks -name '*.py' -o -name '*.parquet' -o -name '*.safetensors' \
-	-o -name '*.csv' -o -name '*.jpg' -o -name matplotlibrc -o -name $(PROFILE).yaml)
 
 # `make figures PROFILE=paper` reads notebooks/profiles/paper.yaml and writes figures/paper/.
 PROFILE ?= embedded
-BUILD := build/$(PROFILE)
 FIGURES := $(if $(filter embedded,$(PROFILE)),figures,figures/$(PROFILE))
 RESULTS := 04_quantitative 05_num_steps 06_target_layer 07_beta_sensitivity 10_truncated_path
 
 # One thread a notebook and a notebook a core: faster than the other way round, and the same digits on any machine.
 JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
-RUN := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PYTHON) notebooks/run.py
+RUN := $(PYTHON) -m runs --workers $(JOBS)
 
 export PYTHONPATH := $(CURDIR)
 export HF_HUB_DISABLE_TELEMETRY := 1
@@ -49,8 +45,14 @@ $(VENV)/installed: requirements.lock
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
-lab: $(ENVIRONMENT)  ## Open the notebooks in JupyterLab, in the environment
-	$(PYTHON) -m jupyterlab notebooks
+lab: $(ENVIRONMENT) $(NOTEBOOKS:notebooks/%=build/lab/%)  ## Open copies of the notebooks in JupyterLab: Run All changes nothing that git keeps
+	MATPLOTLIBRC=$(CURDIR)/notebooks $(PYTHON) -m jupyterlab build/lab
+
+# Where a notebook has changed, yours stays beside the new copy.
+build/lab/%.ipynb: notebooks/%.ipynb
+	mkdir -p build/lab
+	if [ -e $@ ]; then mv $@ build/lab/$*.old.ipynb; fi
+	cp $< $@
 
 lint: $(ENVIRONMENT)  ## Check style
 	$(PYTHON) -m ruff check .
@@ -62,37 +64,29 @@ test: lint  ## Check style and run the tests, offline, in minutes
 test-slow: $(ENVIRONMENT)  ## Run the tests that take long
 	$(PYTHON) -m pytest -m slow
 
-figures: $(ENVIRONMENT)  ## Run copies of the notebooks, JOBS at once, and write figures/ (offline; PROFILE=paper for the paper's)
-	$(MAKE) --no-print-directory -j$(JOBS) $(STEMS:%=$(FIGURES)/%.png)
+figures: $(ENVIRONMENT)  ## Run the notebooks, JOBS at once, and write figures/ (offline; PROFILE=paper for the paper's)
+	$(RUN) $(NOTEBOOKS) --profile $(PROFILE) --figures $(FIGURES)
 
 results: $(ENVIRONMENT)  ## Run notebooks 04 to 07 and 10 at full size (hours; a killed run goes on) and renew the summaries kept
-	$(MAKE) figures PROFILE=full STEMS="$(RESULTS)"
+	$(MAKE) figures PROFILE=full NOTEBOOKS="$(RESULTS:%=notebooks/%.ipynb)"
 	cp $(addprefix figures/full/,$(notdir $(wildcard data/results/*.csv))) data/results/
 
-notebooks: $(ENVIRONMENT)  ## Run the notebooks in place, so that they hold fresh outputs
-	$(RUN) --in-place $(NOTEBOOKS)
+notebooks: $(ENVIRONMENT)  ## Run the notebooks and put the outputs into them; writes figures/ too
+	$(RUN) $(NOTEBOOKS) --in-place --figures figures
 
 bench: $(ENVIRONMENT)  ## Race nib against a plain loop and captum, and measure memory (some 40 minutes on two idle cores)
 	$(PYTHON) -m benchmarks.speed
 	$(PYTHON) -m benchmarks.memory
 
 sweep: $(ENVIRONMENT)  ## Run a grid of notebook runs: GRID=notebooks/grids/beta.yaml, and what else in SWEEP="--workers 4"
-	$(PYTHON) -m nib.sweep $(GRID) $(SWEEP)
+	$(PYTHON) -m runs --grid $(GRID) $(SWEEP)
 
-train-mini: $(ENVIRONMENT)  ## Train the embedded model again (an hour on two cores; resumes)
+train-mini: $(ENVIRONMENT)  ## Train the embedded model again (two hours on two cores; resumes) and measure it
 	$(PYTHON) -m data.mini_clip.train
 	$(PYTHON) -m data.mini_clip.score
-	$(PYTHON) -m data.mini_clip.plot_curve
+	$(PYTHON) -m data.mini_clip.blocks
+	$(PYTHON) -m data.mini_clip.maps
+	$(PYTHON) -m data.mini_clip.sheets
 
-clean:  ## Remove what `figures` built, neither .venv nor the results of sweeps
-	rm -rf $(filter-out build/sweeps,$(wildcard build/*))
-
-# A notebook runs as a copy in build/PROFILE/ and draws there; only when it has ended well does its
-# executed copy appear and are its figures moved into place.
-$(BUILD)/notebooks/%.ipynb: notebooks/%.ipynb $(SOURCES) $(ENVIRONMENT)
-	$(RUN) --profile $(PROFILE) $<
-
-$(FIGURES)/%.png: $(BUILD)/notebooks/%.ipynb
-	mkdir -p $(FIGURES)
-	cp $(BUILD)/figures/$*/* $(FIGURES)/
-	touch $@
+clean:  ## Remove what `figures` built, neither .venv, nor the results of sweeps, nor your copies of notebooks
+	rm -rf $(filter-out build/sweeps build/lab,$(wildcard build/*))

@@ -18,8 +18,8 @@ from transformers import CLIPConfig, CLIPModel
 
 import nib
 from nib import last_block
-from nib.clip import Split
-from nib.narrowing import integrate
+from nib.integrate import integrate
+from nib.towers import Split
 
 
 def make_clip(device: str = "cpu", dtype: str = "float32") -> nib.HookedCLIP:

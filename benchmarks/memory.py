@@ -27,13 +27,13 @@ GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536
 
 
 def read_status(name: str) -> float:
-    """Give an entry of /proc/self/status in MiB."""
+    """Return an entry of /proc/self/status in MiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 
 
 def measure(call) -> float:
-    """Give the peak of a call in MiB over what was there before it."""
+    """Return the peak of a call in MiB over what was there before it."""
     before = read_status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     result = call()  # what it returns is part of the peak

@@ -43,7 +43,7 @@ def towers(model):
 
 
 def run(model, pixel_values, input_ids):
-    """Give the cosine of a pair by the whole model."""
+    """Return the cosine of a pair by the whole model."""
     output = model(pixel_values=pixel_values, input_ids=input_ids)
     return cosine_similarity(output.image_embeds, output.text_embeds)
 
@@ -124,12 +124,17 @@ def plain_rise(model, pixel_values, input_ids, args):
         for part in masks.split(args.batch_size)
     ]
     image = torch.einsum("m,mhw->hw", cosine_similarity(torch.cat(embeds), text_embeds), masks) / args.masks / 0.1
-    width = model.config.text_config.hidden_size
-    masks, embeds = draw_text_masks(args.text_masks, input_ids.shape[1], width, 0.1, 0).to(pixel_values), []
+    tokens = input_ids.shape[1]
+    masks = draw_text_masks(args.text_masks, [tokens], 1, 0.1, 0, 8, tokens)[:, 0].to(
+        pixel_values
+    )  # (masks, tokens, 1)
+    embeds = []
     for part in masks.split(args.batch_size):
         with hooked((model.text_model.embeddings.token_embedding, lambda m, i, output, part=part: output * part)):
             embeds.append(model.get_text_features(input_ids=input_ids.expand(len(part), -1)).pooler_output)
-    return image, torch.einsum("m,mtw->t", cosine_similarity(torch.cat(embeds), image_embeds), masks) / args.text_masks
+    return image, torch.einsum(
+        "m,mtw->t", cosine_similarity(torch.cat(embeds), image_embeds), masks
+    ) / args.text_masks / 0.1
 
 
 def plain_m2ib(model, pixel_values, input_ids, args):
@@ -142,7 +147,7 @@ def plain_m2ib(model, pixel_values, input_ids, args):
         z = kept[0]
         alpha = torch.full_like(z, 5.0).requires_grad_()
         optimiser = torch.optim.Adam([alpha], lr=1)
-        for noise in draw_noise(z, args.n_steps, 10, 0):
+        for noise in draw_noise(z, args.n_steps, 10, 0)[:-1]:  # the last pass changes nothing any more
             passed = alpha.sigmoid()
 
             def mix(module, inputs, output, passed=passed, noise=noise):

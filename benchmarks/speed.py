@@ -44,7 +44,7 @@ def list_cases() -> list[dict]:
 
 
 def measure_matmul(clip: nib.HookedCLIP, rows: int) -> float:
-    """Give the rate of the matrix product of an MLP's first layer, operations a second: the best of 20."""
+    """Return the rate of the matrix product of an MLP's first layer, operations a second: the best of 20."""
     config = clip.model.config.vision_config
     tokens = (config.image_size // config.patch_size) ** 2 + 1
     left = torch.randn(rows * tokens, config.hidden_size, device=clip.device, dtype=clip.dtype)
@@ -83,7 +83,7 @@ def race(clip: nib.HookedCLIP, case: Case, repeats: int) -> pd.DataFrame:
 
 
 def summarise(rounds: pd.DataFrame) -> pd.DataFrame:
-    """Give medians, and the range of the ratio."""
+    """Return medians, and the range of the ratio."""
     found = rounds.groupby("contender", sort=False).agg(
         seconds=("seconds", "median"), ratio=("ratio", "median"), low=("ratio", "min"), high=("ratio", "max")
     )

@@ -4,13 +4,14 @@
     python -m benchmarks.sweep --workers 1 8 64      # on a larger machine
 
 The notebook sleeps for a second and writes a table; its own time is the sum over its cells, which papermill
-notes. Around that lie the kernel (its start and end, and papermill's saving), the process (Python, importing
-papermill, the hashes before and after, the folder) and Dask. Other measurements take the processor time of a
+notes. Around that lie the kernel (its start and end, and papermill's saving), and the process (Python, importing
+papermill, the hashes before and after, the folder) with Dask. Other measurements take the processor time of a
 run, and give the driver and the scheduler 10,000 runs that do nothing. Writes benchmarks/sweep.csv, prints it,
 and reckons from it 10,000 runs on 1, 8 and 64 workers; that last table is arithmetic, not a measurement.
 """
 
 import argparse
+import json
 import resource
 import subprocess
 import sys
@@ -20,12 +21,10 @@ from pathlib import Path
 
 import nbformat
 import pandas as pd
-import yaml
 
-from nib.sweep.attempt import attempt
-from nib.sweep.driver import connect, sweep
-from nib.sweep.grid import read_grid
-from nib.sweep.store import Store
+from runs.plan import read_grid
+from runs.store import Store
+from runs.work import attempt, connect, sweep
 
 CELLS = [
     'index = 0  # of the run\nfigures_dir = "figures"  # unused\noutput = None  # for the table',
@@ -43,12 +42,12 @@ def make_grid(folder: Path, name: str, indices: range) -> Path:
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, folder / "sleep.ipynb")
     path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump({"notebook": "sleep.ipynb", "axes": {"index": list(indices)}}))
+    path.write_text(json.dumps({"notebook": "sleep.ipynb", "axes": {"index": list(indices)}}))
     return path
 
 
 def read_times(store: Store, name: str) -> tuple[float, float]:
-    """Give the seconds of a run's cells, and of papermill with its kernel."""
+    """Return the seconds of a run's cells, and of papermill with its kernel."""
     notebook = nbformat.read(store.folder / name / "notebook.ipynb", as_version=4)
     cells = sum(cell.metadata.papermill.duration for cell in notebook.cells)
     return cells, notebook.metadata.papermill.duration
@@ -56,40 +55,36 @@ def read_times(store: Store, name: str) -> tuple[float, float]:
 
 def time_runs(folder: Path, workers: int, n_runs: int) -> dict[str, float]:
     """Run notebooks on local workers and divide a run's time; the first run of each worker is not timed."""
-    grid = read_grid(make_grid(folder, f"runs_{workers}", range(n_runs + workers)))
-    store = Store(folder / grid.name)
-    store.attempts("driver").mkdir(parents=True)
+    runs = read_grid(make_grid(folder, f"runs_{workers}", range(n_runs + workers)))
+    store = Store(folder / "sweeps" / f"runs_{workers}")
+    store.open("driver", runs)
     started = time.perf_counter()
     with connect(None, workers) as client:
-        sweep(client, grid.runs[:workers], store, "driver", threads=1)
+        sweep(client, runs[:workers], store, "driver")
         ready = time.perf_counter()
-        outcomes = sweep(client, grid.runs[workers:], store, "driver", threads=1)
+        outcomes = sweep(client, runs[workers:], store, "driver")
         wall = time.perf_counter() - ready
-    states = {outcome.state for outcome in outcomes}
-    if states != {"done"}:
-        raise RuntimeError(f"the runs of the benchmark must be done, got {states}: {outcomes}")
-    cells, papermill = (sum(of) / n_runs for of in zip(*(read_times(store, one.name) for one in outcomes)))
-    whole = sum(outcome.seconds for outcome in outcomes) / n_runs
+    if set(outcomes.values()) != {"done"}:
+        raise RuntimeError(f"the runs of the benchmark must be done, got {outcomes}")
+    cells, papermill = (sum(of) / n_runs for of in zip(*(read_times(store, name) for name in outcomes)))
     per_run = wall * workers / n_runs
     return {
         "start of the workers, and a run each": ready - started,
         "a run": per_run,
         "of it: the cells": cells,
         "of it: the kernel": papermill - cells,
-        "of it: the process": whole - papermill,
-        "of it: Dask and waiting for the last": per_run - whole,
+        "of it: the process, Dask and waiting for the last": per_run - papermill,
         "over the notebook's own time": per_run - cells,
     }
 
 
 def time_cpu(folder: Path, n_runs: int = 4) -> dict[str, float]:
-    """Give the processor time of a run without Dask, which other work on the machine does not stretch."""
-    grid = read_grid(make_grid(folder, "cpu", range(n_runs)))
-    store = Store(folder / grid.name)
-    store.attempts("driver").mkdir(parents=True)
+    """Return the processor time of a run without Dask, which other work on the machine does not stretch."""
+    runs, store = read_grid(make_grid(folder, "cpu", range(n_runs))), Store(folder / "sweeps" / "cpu")
+    store.open("driver", runs)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    for run in grid.runs:
-        attempt(run, str(store.folder), "driver", threads=1)
+    for run in runs:
+        attempt(run, str(store.folder), "driver")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"a run, processor time with that of its cells": seconds / n_runs}
@@ -102,10 +97,10 @@ def do_nothing(run) -> str:
 def time_many(folder: Path, workers: int) -> dict[str, float]:
     """Time what there is to do once for each run outside the workers, for 10,000 runs."""
     started = time.perf_counter()
-    grid = read_grid(make_grid(folder, "many", range(MANY)))
+    runs = read_grid(make_grid(folder, "many", range(MANY)))
     read = time.perf_counter()
-    store = Store(folder / grid.name)
-    missing = [run for run in grid.runs if not store.has(run.name)]
+    store = Store(folder / "sweeps" / "many")
+    missing = [run for run in runs if not store.has(run.name)]
     looked = time.perf_counter()
     with connect(None, workers) as client:
         client.gather(client.map(do_nothing, missing[:workers], pure=False))
@@ -120,7 +115,7 @@ def time_many(folder: Path, workers: int) -> dict[str, float]:
 
 
 def reckon(run: float, scheduler: float) -> pd.DataFrame:
-    """Give the hours that 10,000 runs cost over the notebooks' own time; the scheduler does one at a time."""
+    """Return the hours that 10,000 runs cost over the notebooks' own time; the scheduler does one at a time."""
     rows = [{"workers": n, "hours over the notebooks' own": max(MANY * run / n, scheduler) / 3600} for n in (1, 8, 64)]
     return pd.DataFrame(rows).round(2)
 

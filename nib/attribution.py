@@ -1,22 +1,131 @@
 """From pictures and sentences to `Attribution`s: the front door of `nib`.
 
-Exports `attribute` and `check_method`.
+Exports `attribute`, `Attribution` and `check_method`.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from nib.checks import check_count
 from nib.clip import HookedCLIP
-from nib.inputs import Caption, Picture, to_picture, to_pixel_values, to_tokens
-from nib.methods import METHODS, PRESETS, Scores
+from nib.heatmaps import to_heatmap
+from nib.inputs import Caption, Picture, read_pictures, to_picture, to_tokens
+from nib.methods import METHODS, Scores
+from nib.methods.nib import PAPER, resolve_path
 from nib.methods.scores import SUMS
-from nib.quadrature import check_count
-from nib.result import Attribution
-from nib.shapes import PixelValues
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass
+class Attribution:
+    """Signed scores of the patches of one picture and the words of one caption.
+
+    For NIB they are in cosine units: positive scores raise the similarity, negative ones lower it.
+
+    Attributes:
+        image_scores: (grid_h, grid_w).
+        image_pixel_scores: (height, width), the map at pixels where the method has one, else None; shown and stretched
+            in place of `image_scores`.
+        image_class_score: score of the class token, which is not on the map; None without one.
+        tokens, token_scores: all tokens, begin and end included, and (tokens,) scores.
+        words, word_scores: words, and (words,) sums over each word's tokens; begin and end left out.
+        similarity: cosine of the two embeddings.
+        image_difference, text_difference: what all scores of a modality should add up to: F(z) - F(lambda_min z)
+            (Theorem 3 of the NIB paper). These and the gaps are None for methods without such a sum.
+        image_gap, text_gap: sum of all scores less that difference.
+        image_gap_from_zero, text_gap_from_zero: sum of all scores less F(z) - F(baseline); where the path begins at
+            lambda_min > 0 the scores leave out what the stretch below it explains.
+        picture: (height, width, 3) uint8, what the model saw.
+        text: the caption.
+        method, parameters: what computed it.
+    """
+
+    image_scores: np.ndarray
+    image_class_score: float | None
+    image_pixel_scores: np.ndarray | None
+    tokens: list[str]
+    token_scores: np.ndarray
+    words: list[str]
+    word_scores: np.ndarray
+    similarity: float
+    image_difference: float | None
+    text_difference: float | None
+    image_gap: float | None
+    text_gap: float | None
+    image_gap_from_zero: float | None
+    text_gap_from_zero: float | None
+    picture: np.ndarray = field(repr=False)
+    text: str
+    method: str
+    parameters: dict[str, Any]
+
+    @property
+    def image_map(self) -> np.ndarray:
+        """The finest map that there is: (height, width) at pixels, else (grid_h, grid_w)."""
+        return self.image_scores if self.image_pixel_scores is None else self.image_pixel_scores
+
+    @property
+    def begin_score(self) -> float:
+        """Score of the token before the first word."""
+        return float(self.token_scores[0])
+
+    @property
+    def end_score(self) -> float:
+        """Score of the token after the last word, which CLIP pools."""
+        return float(self.token_scores[-1])
+
+    def heatmap(self, size: tuple[int, int] | None = None) -> np.ndarray:
+        """Return the map as (height, width) in [0, 1], by default at the size of the picture."""
+        scores = torch.as_tensor(self.image_map)[None]
+        return to_heatmap(scores, size or self.picture.shape[:2])[0].numpy()
+
+    def plot(self) -> "Figure":
+        """Show the picture, the signed map and the signed words; zero is neutral.
+
+        For NIB the caption says what the scores of each side add up to, and how far they miss F(z) - F(lambda_min z)
+        and F(z) - F(0).
+        """
+        from nib.plotting import plot_attribution  # here, so that numbers alone do not wait for matplotlib
+
+        title = f'{self.method}: "{self.text}"   similarity {self.similarity:.3f}'
+        if self.image_gap is not None:
+            title += "".join(f"\n{self._describe_sum(number, side)}" for number, side in enumerate(("image", "text")))
+        return plot_attribution(self.picture, self.image_map, self.words, self.word_scores, title)
+
+    def _describe_sum(self, number: int, side: str) -> str:
+        difference, gap = getattr(self, f"{side}_difference"), getattr(self, f"{side}_gap")
+        from_zero = getattr(self, f"{side}_gap_from_zero")
+        total = difference + gap
+        start = self.parameters["lambda_min"]
+        baseline = self.parameters["baseline"]
+        start, baseline = (value[number] if isinstance(value, (tuple, list)) else value for value in (start, baseline))
+        is_zero = isinstance(baseline, str) and baseline == "zero"
+        words = f"{side} scores add up to {total:+.3f}; "
+        if start:
+            point = f"{start:g} z" if is_zero else f"the path at {start:g}"
+            words += f"F(z) - F({point}) is {difference:+.3f}, gap {gap:+.3f}; "
+        return words + f"F(z) - F({'0' if is_zero else 'baseline'}) is {total - from_zero:+.3f}, gap {from_zero:+.3f}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the picture as plain numbers, strings and lists, ready for JSON."""
+        values = {name: value for name, value in vars(self).items() if name != "picture"}
+        return {name: _to_plain(value) for name, value in values.items()}
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _to_plain(inner) for name, inner in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_to_plain(inner) for inner in value)
+    return value.tolist() if isinstance(value, (np.ndarray, torch.Tensor)) else value
 
 
 def attribute(
@@ -66,19 +175,16 @@ def attribute(
     tokens = to_tokens(clip, captions, truncate)
     step = len(captions) if shares_picture else batch_size
     starts = range(0, len(captions), step)
-    if len(starts) > 1:  # a bad picture in the last batch is found before the first one is worked on
-        _check_shapes(to_pixel_values(clip, picture) for picture in pictures)
+    read = read_pictures(clip, pictures)  # all of them first: a bad one in the last batch is found before any work
     results = []
     for first in tqdm(starts, desc=method, unit="batch", delay=3, disable=not progress or len(starts) == 1):
         rows = slice(first, first + step)
-        pixel_values = [to_pixel_values(clip, picture) for picture in (pictures if shares_picture else pictures[rows])]
-        _check_shapes(pixel_values)
+        own = read if shares_picture else read[rows]
+        pixel_values = torch.cat([row.to(clip.device, clip.dtype) for row in own])
         input_ids, attention_mask, words = (part[rows] for part in tokens)
         longest = int(attention_mask.sum(1).max())
-        scores = function(
-            clip, torch.cat(pixel_values), input_ids[:, :longest], attention_mask[:, :longest], **parameters
-        )
-        seen = [to_picture(clip, row) for row in pixel_values]
+        scores = function(clip, pixel_values, input_ids[:, :longest], attention_mask[:, :longest], **parameters)
+        seen = [to_picture(clip, row) for row in pixel_values.split(1)]
         seen *= len(words) if shares_picture else 1
         for index, caption in enumerate(captions[rows]):
             results.append(_to_attribution(scores, index, seen[index], caption, words[index], method, parameters))
@@ -87,12 +193,6 @@ def attribute(
 
 def _is_list(values) -> bool:
     return isinstance(values, Sequence) and not isinstance(values, str)
-
-
-def _check_shapes(pixel_values: Iterable[PixelValues]) -> None:
-    shapes = sorted({tuple(row.shape[1:]) for row in pixel_values})
-    if len(shapes) > 1:
-        raise ValueError(f"pixel values of one call must have one shape, got {shapes}")
 
 
 def _to_attribution(scores: Scores, index, picture, caption, words, method, parameters) -> Attribution:
@@ -109,6 +209,7 @@ def _to_attribution(scores: Scores, index, picture, caption, words, method, para
     return Attribution(
         image_scores=scores.image[index].double().cpu().numpy(),
         image_class_score=number(scores.image_class),
+        image_pixel_scores=None if scores.image_pixels is None else scores.image_pixels[index].float().cpu().numpy(),
         tokens=tokens,
         token_scores=token_scores,
         words=names,
@@ -132,12 +233,6 @@ def check_method(clip: HookedCLIP, method: str, parameters: dict) -> tuple[Calla
     """
     if method not in METHODS:
         raise KeyError(f"method must be one of {sorted(METHODS)}, got {method!r}")
-    if method == "nib" and "preset" in parameters:
-        parameters = dict(parameters)
-        preset = parameters.pop("preset")
-        if preset is not None and preset not in PRESETS:
-            raise ValueError(f"preset must be one of {sorted(PRESETS)} or None, got {preset!r}")
-        parameters = {**PRESETS.get(preset, {}), **parameters}
     signature = inspect.signature(METHODS[method])
     known = {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
     unknown = sorted(set(parameters) - set(known))
@@ -149,6 +244,9 @@ def check_method(clip: HookedCLIP, method: str, parameters: dict) -> tuple[Calla
     defaults = {name: p.default for name, p in known.items()}
     parameters = {**defaults, **parameters}
     if "layer" in parameters:
-        clip.image.check_layer(parameters["layer"])
-        clip.text.check_layer(parameters["layer"])
+        layers = clip.layers(parameters["layer"])
+        parameters["layer"] = layers[0] if layers[0] == layers[1] else layers
+    if method == "nib":
+        path = {name: parameters.pop(name) for name in PAPER}
+        parameters |= resolve_path(parameters.pop("preset"), **path)
     return METHODS[method], parameters

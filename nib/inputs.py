@@ -1,9 +1,10 @@
 """Turn pictures and sentences into what the towers take, or say what is wrong with them.
 
-Exports `to_pixel_values`, `to_picture` and `to_tokens`.
+Exports `to_pixel_values`, `read_pictures`, `to_picture` and `to_tokens`.
 """
 
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ def to_pixel_values(clip: HookedCLIP, picture: Picture) -> PixelValues:
             (channels, height, width) of pixel values that are already normalised.
 
     Returns:
-        (1, channels, height, width) on the model's device and in its dtype.
+        (1, channels, height, width), on the model's device and in its dtype.
 
     Raises:
         FileNotFoundError: no file at the path.
@@ -34,17 +35,28 @@ def to_pixel_values(clip: HookedCLIP, picture: Picture) -> PixelValues:
         ValueError: unreadable file, more than 8 bits a channel, wrong shape or range, NaN or
             infinite values, or a picture that needs the image processor which the model came without.
     """
+    return _read(clip, picture).to(clip.device, clip.dtype)
+
+
+def read_pictures(clip: HookedCLIP, pictures: Iterable[Picture]) -> list[PixelValues]:
+    """Prepare pictures, or raise a ValueError where their shapes differ; they are not yet where the model is."""
+    read = [_read(clip, picture) for picture in pictures]
+    shapes = sorted({tuple(pixel_values.shape[1:]) for pixel_values in read})
+    if len(shapes) > 1:
+        raise ValueError(f"pixel values of one call must have one shape, got {shapes}")
+    return read
+
+
+def _read(clip: HookedCLIP, picture: Picture) -> PixelValues:
     if isinstance(picture, torch.Tensor):
-        pixel_values = _check_pixel_values(clip, picture)
-    else:
-        image = _open(picture)
-        if clip.image_processor is None:
-            raise ValueError(
-                "this model came without an image processor: pass normalised pixel values as a tensor"
-                " (channels, height, width)"
-            )
-        pixel_values = clip.image_processor(images=image, return_tensors="pt")["pixel_values"]
-    return pixel_values.to(clip.device, clip.dtype)
+        return _check_pixel_values(clip, picture)
+    image = _open(picture)
+    if clip.image_processor is None:
+        raise ValueError(
+            "this model came without an image processor: pass normalised pixel values as a tensor"
+            " (channels, height, width)"
+        )
+    return clip.image_processor(images=image, return_tensors="pt")["pixel_values"]
 
 
 def to_picture(clip: HookedCLIP, pixel_values: PixelValues) -> np.ndarray:
@@ -78,8 +90,7 @@ def to_tokens(
     for caption in captions:  # no comprehension: before Python 3.12 it would shift the warning's stack level
         encoded.append(_encode(clip, caption, truncate))
     longest = max(len(ids) for ids, *_ in encoded)
-    pad = clip.model.config.text_config.pad_token_id
-    input_ids = torch.full((len(encoded), longest), pad if pad is not None else 0)
+    input_ids = torch.full((len(encoded), longest), clip.text.padding_id)
     attention_mask = torch.zeros_like(input_ids)
     for row, (ids, *_) in enumerate(encoded):
         input_ids[row, : len(ids)] = torch.as_tensor(ids)
@@ -120,12 +131,12 @@ def _check_array(array: np.ndarray) -> np.ndarray:
 
 
 def _check_pixel_values(clip: HookedCLIP, pixel_values: torch.Tensor) -> PixelValues:
-    config = clip.model.config.vision_config
-    fits = pixel_values.ndim == 3 and pixel_values.shape[0] == config.num_channels
-    if not fits or min(pixel_values.shape[1:]) < config.patch_size or not pixel_values.is_floating_point():
+    channels, patch = clip.image.channels, clip.image.patch
+    fits = pixel_values.ndim == 3 and pixel_values.shape[0] == channels
+    if not fits or min(pixel_values.shape[1:]) < patch or not pixel_values.is_floating_point():
         raise ValueError(
-            f"pixel values must be floats of shape ({config.num_channels}, height, width), each side at least the"
-            f" patch size {config.patch_size}, got {pixel_values.dtype} {tuple(pixel_values.shape)}"
+            f"pixel values must be floats of shape ({channels}, height, width), each side at least the"
+            f" patch size {patch}, got {pixel_values.dtype} {tuple(pixel_values.shape)}"
         )
     _check_finite(bool(pixel_values.isfinite().all()), "the pixel values")
     return pixel_values[None]
@@ -137,7 +148,7 @@ def _check_finite(finite: bool, what: str) -> None:
 
 
 def _encode(clip: HookedCLIP, caption: Caption, truncate: bool):
-    """Give ids, tokens, word index of each token, and words of one caption."""
+    """Return ids, tokens, word index of each token, and words of one caption."""
     if isinstance(caption, torch.Tensor):
         return _encode_ids(clip, caption)
     if not isinstance(caption, str):
@@ -171,7 +182,7 @@ def _encode_ids(clip: HookedCLIP, ids: torch.Tensor):
             "token ids must be a 1-d tensor of begin, at least one token, and end, at most"
             f" {clip.context_length} in all, got {ids.dtype} {tuple(ids.shape)}"
         )
-    vocabulary = clip.model.config.text_config.vocab_size
+    vocabulary = clip.text.vocabulary
     if ids.min() < 0 or ids.max() >= vocabulary:
         raise ValueError(f"token ids must be in [0, {vocabulary}), got [{int(ids.min())}, {int(ids.max())}]")
     tokens = [str(int(token)) for token in ids]

@@ -31,7 +31,7 @@ def run_pooled(
     is_causal: bool = False,
     **kwargs,
 ) -> Tensor:
-    """Give what the block makes of one token of each row, as (rows, width).
+    """Return what the block makes of one token of each row, as (rows, width).
 
     Keys and values are linear in the normed states x. So each head's query meets x through
     W_k' q, q'(W_k x + b_k) being that and a constant which the softmax ignores; and W_v is applied once to the

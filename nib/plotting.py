@@ -1,6 +1,6 @@
 """Draw signed scores over pictures and words, and save a figure with the numbers in it.
 
-Exports `plot_attribution`, `plot_maps`, `plot_methods`, `draw_map`, `draw_words`, `upsample` and `save_figure`.
+Exports `plot_attribution`, `plot_maps`, `plot_methods`, `draw_map`, `draw_words` and `save_figure`.
 Scores are drawn in a red-blue scale that colour-blind readers can tell apart, with symmetric
 limits: zero is neutral and lets the grey picture through.
 """
@@ -18,6 +18,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from nib.heatmaps import upsample
+
 COLOURS = "RdBu_r"
 
 
@@ -28,13 +30,8 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def upsample(scores: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Interpolate maps bilinearly, as the paper does: (batch, grid_h, grid_w) -> (batch, *size)."""
-    return torch.nn.functional.interpolate(scores[:, None], size, mode="bilinear", align_corners=False)[:, 0]
-
-
 def symmetric_limit(scores: np.ndarray) -> float:
-    """Give the largest absolute score, or 1 where all are zero."""
+    """Return the largest absolute score, or 1 where all are zero."""
     return float(np.abs(scores).max()) or 1.0
 
 

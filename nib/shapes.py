@@ -17,5 +17,6 @@ Targets = Float[Tensor, "batch targets embed"]  # the other modality's embedding
 TargetScores = Float[Tensor, "batch targets tokens"]  # signed, in cosine units
 TokenScores = Float[Tensor, "batch tokens"]  # signed, in cosine units
 GridScores = Float[Tensor, "batch grid_h grid_w"]  # signed, in cosine units
+PixelScores = Float[Tensor, "batch height width"]  # signed, one a pixel
 PairValues = Float[Tensor, " batch"]  # one number a pair
 Nodes = Float[Tensor, " steps"]  # points or weights of a quadrature

@@ -1,6 +1,6 @@
-"""Draw means with their intervals: against a number, or one row a method.
+"""Draw means with their intervals, against a number or one row a method, and one number against another.
 
-Exports `plot_lines` and `plot_rows`. Both take what `nib.metrics.summarise` gives.
+Exports `plot_lines`, `plot_rows` and `plot_marks`. The first two take what `nib.metrics.summarise` gives.
 """
 
 from collections.abc import Sequence
@@ -88,4 +88,22 @@ def plot_rows(
         axes.set_yticks(range(len(rows)), rows)
         axes.grid(axis="y", color="0.92")
     _add_legend(figure)
+    return figure
+
+
+def plot_marks(table: pd.DataFrame, x: str, y: str, labels: dict[str, str] | None = None) -> Figure:
+    """Draw one named mark for each row of a table.
+
+    Args:
+        table: columns `x` and `y`; the index names the marks.
+        x, y: columns of numbers.
+        labels: of the axes, where not the names of the columns.
+    """
+    figure = new_figure(6.0, 4.2)
+    axes = figure.subplots()
+    for number, (name, row) in enumerate(table.iterrows()):
+        axes.plot(row[x], row[y], MARKERS[number % 8], color=f"C{number % 10}")
+        axes.annotate(str(name), (row[x], row[y]), xytext=(5, 3), textcoords="offset points", fontsize=8)
+    axes.set(xlabel=(labels or {}).get(x, x), ylabel=(labels or {}).get(y, y))
+    axes.margins(x=0.15, y=0.1)
     return figure

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 from torch import Tensor
 
-from nib.clip import HookedCLIP, Tower
+from nib.clip import HookedCLIP
+from nib.towers import Tower
 
 
 @dataclass

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from nib.checks import check_count
 from nib.clip import HookedCLIP
 from nib.inputs import to_tokens
 from nib.metrics.localisation import put_on_masks
-from nib.quadrature import check_count
 from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PairValues, PixelValues
 
 
@@ -128,30 +128,26 @@ def patch_removal(
         ValueError: a parameter out of its range, or shapes that do not fit.
     """
     check_count("batch_size", batch_size)
-    _check_patches(clip, pixel_values, len(input_ids), removed, removal)
-    rows = torch.arange(len(input_ids), device=pixel_values.device).repeat_interleave(removed.shape[1])
+    if removal not in REMOVALS:
+        raise ValueError(f"removal must be one of {sorted(REMOVALS)}, got {removal!r}")
+    pairs, grid = len(input_ids), clip.grid(pixel_values)
+    if len(pixel_values) != pairs or removed.ndim != 4 or (len(removed), *removed.shape[2:]) != (pairs, *grid):
+        raise ValueError(
+            f"{pairs} captions need as many pictures and sets of patches ({pairs}, sets, {grid[0]}, {grid[1]}),"
+            f" got {len(pixel_values)} pictures and {tuple(removed.shape)}"
+        )
+    rows = torch.arange(pairs, device=pixel_values.device).repeat_interleave(removed.shape[1])
     masks = removed.to(rows.device).flatten(0, 1)  # (pairs * sets, grid_h, grid_w)
+    if removal == "left_out" and len(set(masks.flatten(1).sum(1).tolist())) > 1:
+        raise ValueError("each set must leave out the same number of patches")
     chunks = zip(rows.split(batch_size), masks.split(batch_size))
     after = [REMOVALS[removal](clip, pixel_values[part], patches) for part, patches in chunks]
     before = [clip.image.embed(part) for part in pixel_values.split(batch_size)]
     return _compare(torch.cat(before), torch.cat(after), clip.text.embed(input_ids, attention_mask))
 
 
-def _check_patches(clip: HookedCLIP, pixel_values: PixelValues, pairs: int, removed: Tensor, removal: str) -> None:
-    if removal not in REMOVALS:
-        raise ValueError(f"removal must be one of {sorted(REMOVALS)}, got {removal!r}")
-    grid = clip.grid(pixel_values)
-    if len(pixel_values) != pairs or removed.ndim != 4 or (len(removed), *removed.shape[2:]) != (pairs, *grid):
-        raise ValueError(
-            f"{pairs} captions need as many pictures and sets of patches ({pairs}, sets, {grid[0]}, {grid[1]}),"
-            f" got {len(pixel_values)} pictures and {tuple(removed.shape)}"
-        )
-    if removal == "left_out" and len(set(removed.flatten(2).sum(2).flatten().tolist())) > 1:
-        raise ValueError("each set must leave out the same number of patches")
-
-
 def _paint_out(clip: HookedCLIP, pixel_values: PixelValues, patches: Tensor) -> Embeds:
-    side = clip.model.config.vision_config.patch_size
+    side = clip.image.patch
     gone = patches.repeat_interleave(side, 1).repeat_interleave(side, 2)
     painted = pixel_values.clone()  # pixels beyond the last whole patch stay: the model does not see them
     painted[:, :, : gone.shape[1], : gone.shape[2]].masked_fill_(gone[:, None], 0.0)
@@ -161,7 +157,7 @@ def _paint_out(clip: HookedCLIP, pixel_values: PixelValues, patches: Tensor) -> 
 def _leave_out(clip: HookedCLIP, pixel_values: PixelValues, patches: Tensor) -> Embeds:
     split = clip.image.split(pixel_values, 0)
     z = split.hidden_states  # (batch, 1 + patches, width), positions already added
-    kept = torch.cat([torch.ones_like(patches.flatten(1)[:, :1]), ~patches.flatten(1)], 1)
+    kept = clip.image.from_grid(~patches, True)
     shorter = z[kept].view(len(z), -1, z.shape[-1])
     return replace(split, hidden_states=shorter)(shorter)
 

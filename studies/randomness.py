@@ -75,10 +75,13 @@ def run_to_run(
     real = torch.ones(text.shape[1:], dtype=torch.bool) if attention_mask is None else attention_mask.bool().cpu()
     patches = image.flatten(2).unbind(1)  # of each pair, (runs, patches)
     words = [text[:, row, tokens] for row, tokens in enumerate(real)]
-    # Less the first run, so that equal runs give 0 and not a rounding error of their mean.
-    spreads = [(maps - maps[0]).std(0) for maps in (image, text)]
-    agreements = [torch.tensor([mean_rank_correlation(maps) for maps in side]) for side in (patches, words)]
-    return Variation(*spreads, *agreements)
+    return Variation(
+        # Less the first run, so that equal runs give 0 and not a rounding error of their mean.
+        image_std=(image - image[0]).std(0),
+        text_std=(text - text[0]).std(0),
+        image_rank_correlation=torch.tensor([mean_rank_correlation(values) for values in patches]),
+        text_rank_correlation=torch.tensor([mean_rank_correlation(values) for values in words]),
+    )
 
 
 def mean_rank_correlation(maps: Tensor) -> float:

@@ -8,8 +8,8 @@ and words from the input instead.)
 import torch
 from torch.nn.functional import cosine_similarity
 
-from nib.clip import Split
 from nib.shapes import Embeds, TokenScores
+from nib.towers import Split
 
 
 @torch.no_grad()

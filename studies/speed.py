@@ -11,9 +11,9 @@ import torch
 from tqdm import tqdm
 
 from nib.attribution import check_method
+from nib.checks import check_count
 from nib.clip import HookedCLIP
-from nib.evaluation.batches import Batch, Pairs, Setting, check_settings, read_pairs
-from nib.quadrature import check_count
+from nib.evaluation.batches import Pairs, Setting, check_settings, read_pairs
 
 
 def measure_fps(
@@ -46,22 +46,20 @@ def measure_fps(
     rows = []
     rounds = [(repeat, setting) for repeat in range(repeats + 1) for setting in settings]
     for repeat, setting in tqdm(rounds, desc="speed", delay=3, disable=not progress):
-        seconds = _time(clip, batch, setting)
+        parameters = {name: value for name, value in setting.items() if name != "method"}
+        function, parameters = check_method(clip, setting["method"], parameters)  # fills in a preset
+        _synchronise(clip)
+        start = time.perf_counter()
+        function(clip, *batch.arguments(), **parameters)
+        _synchronise(clip)
+        seconds = time.perf_counter() - start
         if repeat:  # the first warms up
-            pairs = len(batch.ids)
-            rows.append({**setting, "repeat": repeat, "pairs": pairs, "seconds": seconds, "fps": pairs / seconds})
+            pairs_done = len(batch.ids)
+            rows.append(
+                {**setting, "repeat": repeat, "pairs": pairs_done, "seconds": seconds, "fps": pairs_done / seconds}
+            )
     names = list(dict.fromkeys(name for setting in settings for name in setting))
     return pd.DataFrame(rows, columns=[*names, "repeat", "pairs", "seconds", "fps"])
-
-
-def _time(clip: HookedCLIP, batch: Batch, setting: Setting) -> float:
-    parameters = {name: value for name, value in setting.items() if name != "method"}
-    function, parameters = check_method(clip, setting["method"], parameters)  # fills in a preset
-    _synchronise(clip)
-    start = time.perf_counter()
-    function(clip, *batch.arguments(), **parameters)
-    _synchronise(clip)
-    return time.perf_counter() - start
 
 
 def _synchronise(clip: HookedCLIP) -> None:

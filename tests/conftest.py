@@ -1,12 +1,12 @@
 """Tiny random models: a 5 x 5 grid, 60 pixels, 4 + 4 blocks, padded captions, a repeated token."""
 
+import json
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
-import yaml
 from tiny import write_notebook
 from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
@@ -18,12 +18,12 @@ torch.set_num_threads(1)  # tensors this small are not worth sharing, and waitin
 CAPTIONS = ["a cat", "a dog next to a dog on the grass", "a hippopotamus in the snow"]
 
 
-def make_config(eos_token_id: int = 1105, **vision) -> CLIPConfig:
+def make_config(eos_token_id: int = 1330, **vision) -> CLIPConfig:
     """Describe a tiny CLIP whose grid is not 7 x 7."""
     shared = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4)
-    ids = dict(bos_token_id=1104, eos_token_id=eos_token_id, pad_token_id=1105)
+    ids = dict(bos_token_id=1329, eos_token_id=eos_token_id, pad_token_id=1330)
     return CLIPConfig(
-        text_config=dict(vocab_size=1106, max_position_embeddings=32, **ids, **shared),
+        text_config=dict(vocab_size=1331, max_position_embeddings=32, **ids, **shared),
         vision_config=dict(image_size=60, patch_size=12, **shared) | vision,
         projection_dim=16,
     )
@@ -49,7 +49,7 @@ def image_processor():
     return CLIPImageProcessorPil(size={"shortest_edge": 60}, crop_size=60)
 
 
-@pytest.fixture(scope="session", params=[1105, 2], ids=["pooled_at_end_id", "pooled_at_largest_id"])
+@pytest.fixture(scope="session", params=[1330, 2], ids=["pooled_at_end_id", "pooled_at_largest_id"])
 def clip(request, tokenizer, image_processor):
     """A float64 model, once with a true end id and once with the one of the hub's old configs."""
     model = randomise(CLIPModel(make_config(request.param))).double()
@@ -90,7 +90,7 @@ def make_grid(notebook):
 
     def make(axes=None, name="grid", **parameters):
         path = notebook.with_name(f"{name}.yaml")
-        path.write_text(yaml.safe_dump({"notebook": notebook.name, "parameters": parameters, "axes": axes or {}}))
+        path.write_text(json.dumps({"notebook": notebook.name, "parameters": parameters, "axes": axes or {}}))
         return path
 
     return make
@@ -106,7 +106,6 @@ def marks(tmp_path):
 
 @pytest.fixture(params=["image", "text"])
 def split(request, clip, pixel_values, tokens):
-    """A tower cut before a block."""
     if request.param == "image":
         return clip.image.split(pixel_values, 2)
     return clip.text.split(tokens["input_ids"], 2, tokens["attention_mask"])
@@ -114,5 +113,4 @@ def split(request, clip, pixel_values, tokens):
 
 @pytest.fixture
 def targets():
-    """What the embeddings of `split` are compared with."""
     return torch.randn(3, 16, generator=torch.Generator().manual_seed(5), dtype=torch.float64)

@@ -11,7 +11,6 @@ from torch.nn.functional import cosine_similarity
 
 import nib
 from nib.inputs import to_pixel_values, to_tokens
-from nib.result import to_heatmap
 
 PATH = dict(layer=2, n_steps=3)
 
@@ -43,7 +42,9 @@ def test_one_picture_and_one_caption(clip, pictures, pairs):
     assert result.image_scores.shape == (5, 5)
     assert result.picture.shape == (60, 60, 3)
     assert (result.text, result.method) == (CAPTIONS[1], "nib")
-    assert result.parameters == PATH | dict(quadrature="riemann_right", lambda_min=0.0, batch_size=64, seed=0)
+    assert result.parameters == PATH | dict(
+        quadrature="riemann_right", lambda_min=0.0, baseline="zero", batch_size=64, seed=0
+    )
     assert result.words == CAPTIONS[1].split()
     assert len(result.tokens) == len(result.token_scores) == len(result.words) + 2
 
@@ -151,9 +152,13 @@ def test_words_begin_and_end_add_up_to_the_tokens(pairs):
         assert len(pair.word_scores) == len(pair.words)
         total = pair.word_scores.sum() + pair.begin_score + pair.end_score
         assert total == pytest.approx(pair.token_scores.sum(), abs=1e-12)
-    pieces = pairs[2].token_scores[2:11]  # of "hippopotamus"
-    assert pairs[2].tokens[2:11] == ["h", "i", "pp", "op", "o", "t", "a", "mu", "s"]
-    assert pairs[2].word_scores[1] == pytest.approx(pieces.sum(), abs=1e-12)
+
+
+def test_a_word_that_is_split_gets_the_sum_of_its_tokens(clip, pixel_values):
+    pair = nib.attribute(clip, pixel_values[0], "a xylophone", layer=2)
+    assert pair.tokens[2:8] == ["x", "y", "lo", "ph", "on", "e"]
+    assert pair.words == ["a", "xylophone"]
+    assert pair.word_scores[1] == pytest.approx(pair.token_scores[2:8].sum(), abs=1e-12)
 
 
 def test_result_is_ready_for_json(pairs):
@@ -172,15 +177,6 @@ def test_heat_map(pairs):
     coarse = pairs[0].heatmap((5, 5))
     scores = pairs[0].image_scores
     np.testing.assert_allclose(coarse, (scores - scores.min()) / np.ptp(scores), atol=1e-12)
-
-
-@pytest.mark.parametrize("value", [0.0, 0.3, -2.0])
-def test_constant_map_masks_nothing(value):
-    maps = torch.full((2, 5, 5), value, dtype=torch.float64)
-    maps[1, 2, 3] += 1
-    flat, other = to_heatmap(maps, (33, 47))
-    assert (flat == 1).all()
-    assert (other.min(), other.max()) == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -248,6 +244,17 @@ def test_pixel_values_of_two_shapes_are_found_before_any_work(clip, pixel_values
     with pytest.raises(ValueError, match="must have one shape"):
         nib.attribute(clip, images, "a cat", method="never", layer=2, batch_size=batch_size)
     assert not calls
+
+
+def test_each_picture_is_decoded_once(clip, tmp_path, monkeypatch):
+    paths = [tmp_path / f"{index}.png" for index in range(3)]
+    for path in paths:
+        Image.new("RGB", (60, 60)).save(path)
+    opened, call = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda path: opened.append(path) or call(path))
+    nib.attribute(clip, paths, CAPTIONS, method="none", batch_size=1)
+    nib.attribute(clip, paths[0], CAPTIONS, method="none", batch_size=1)
+    assert opened == [*paths, paths[0]]
 
 
 @pytest.mark.parametrize(

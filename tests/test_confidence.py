@@ -11,7 +11,7 @@ from torch import tensor
 from torch.nn.functional import cosine_similarity, interpolate
 
 import nib
-from nib.metrics import HIGHER_IS_BETTER, confidence
+from nib.metrics import DIAGNOSTICS, HIGHER_IS_BETTER, confidence
 
 # Tokens of the model by hand, and what they add to the embedding of a caption.
 BEGIN, SAME, UP, RIGHT, LEFT, END = range(6)
@@ -24,6 +24,10 @@ class BagOfWords:
 
     hidden_states: torch.Tensor
     pool_index: torch.Tensor
+
+    @property
+    def real(self):
+        return torch.arange(self.hidden_states.shape[1]) <= self.pool_index[:, None]
 
     def __call__(self, hidden_states):
         seen = torch.arange(hidden_states.shape[1]) <= self.pool_index[:, None]
@@ -41,11 +45,12 @@ def by_hand():
         states = split(input_ids, 0)
         return states(states.hidden_states)
 
-    embeddings = SimpleNamespace(token_embedding=torch.nn.Embedding.from_pretrained(TABLE))
+    def words(input_ids, attention_mask=None):
+        return (input_ids != BEGIN) & (input_ids != END)
+
     return SimpleNamespace(
         image=SimpleNamespace(embed=lambda pixel_values: pixel_values.sum((1, 2))),
-        text=SimpleNamespace(split=split, embed=embed),
-        model=SimpleNamespace(text_model=SimpleNamespace(embeddings=embeddings)),
+        text=SimpleNamespace(split=split, embed=embed, words=words, embeddings=lambda ids: TABLE[ids]),
     )
 
 
@@ -77,6 +82,9 @@ def test_drop_by_hand(by_hand, scale, offset):
             "text_drop": 20,
             "text_increase": 0,
             "text_drop_relative": 20,
+            "dark_share": 0.25,
+            "constant_map": 0,
+            "text_constant_map": 0,
         }
     )
 
@@ -130,12 +138,14 @@ def test_repeated_word_by_hand(by_hand):
 
 def test_metrics_and_what_is_better(by_hand):
     pair = ([[3, 4], [0, 0]], [BEGIN, UP, RIGHT, END], [[0, 1], [1, 1]], [0, 3, 1, 0])
-    assert set(measure_by_hand(by_hand, *pair)) < set(HIGHER_IS_BETTER)
-    assert {name for name in measure_by_hand(by_hand, *pair) if HIGHER_IS_BETTER[name]} == {
+    measured = set(measure_by_hand(by_hand, *pair))
+    assert measured - set(DIAGNOSTICS) < set(HIGHER_IS_BETTER)
+    assert {name for name in measured - set(DIAGNOSTICS) if HIGHER_IS_BETTER[name]} == {
         "image_increase",
         "text_increase",
     }
-    assert list(measure_by_hand(by_hand, *pair, sides=["text"])) == ["text_drop", "text_increase", "text_drop_relative"]
+    of_text = ["text_drop", "text_increase", "text_drop_relative", "text_constant_map"]
+    assert list(measure_by_hand(by_hand, *pair, sides=["text"])) == of_text
 
 
 def some_scores(tokens, seed=0):
@@ -250,16 +260,57 @@ def test_protocols_differ_for_captions_only(clip, pixel_values, tokens):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("protocol", ["paper", "released"])
-@pytest.mark.parametrize("value", [0.0, 1.0, -0.1, 1e-30, 12345.678])
+@pytest.mark.parametrize(
+    ("protocol", "value"),
+    [("paper", value) for value in (0.0, -0.1, 1.0, 1e-30, 12345.678)]
+    + [("released", value) for value in (1.0, 1e-30, 12345.678)],
+)
 def test_constant_map_changes_nothing(clip, pixel_values, tokens, dtype, protocol, value):
     clip = nib.HookedCLIP(copy.deepcopy(clip.model).to(dtype))
     full = torch.full((3, 5, 5), value, dtype=dtype), torch.full(tokens["input_ids"].shape, value, dtype=dtype)
     scores = nib.Scores(*full, torch.zeros(3, dtype=dtype))
     values = confidence(clip, pixel_values.to(dtype), **tokens, scores=scores, protocol=protocol)
+    for name in ("constant_map", "text_constant_map"):
+        assert torch.equal(values.pop(name), torch.ones(3, dtype=dtype))
     for name, numbers in values.items():
         zero = numbers.nan_to_num() if name.endswith("relative") else numbers
         assert torch.equal(zero, torch.zeros(3, dtype=dtype)), name
+
+
+@pytest.mark.parametrize("value", [0.0, -0.1])
+def test_constant_map_without_a_positive_score_masks_all_as_released(either_clip, pixel_values, tokens, value):
+    scores, constant = some_scores(tokens), torch.full((3, 5, 5), value, dtype=torch.float64)
+    constant[0] = scores.image[0]  # the first is none
+    text = scores.text.clone()
+    text[1] = value
+    scores = replace(scores, image=constant, text=text)
+    values = confidence(either_clip, pixel_values, **tokens, scores=scores, protocol="released")
+    assert values["constant_map"].tolist() == [0, 1, 1]
+    assert values["text_constant_map"].tolist() == [0, 1, 0]
+    assert values["dark_share"].tolist()[1:] == [1, 1]
+    paper = confidence(either_clip, pixel_values, **tokens, scores=scores)
+    assert torch.equal(values["image_drop"][0], paper["image_drop"][0])
+    with torch.no_grad():
+        text = either_clip.text.embed(*tokens.values())
+        before, after = (
+            cosine_similarity(either_clip.image.embed(pixels), text) for pixels in (pixel_values, 0 * pixel_values)
+        )
+        image = either_clip.image.embed(pixel_values)
+    for index in (1, 2):
+        assert_points(values, index, "image", points(before[index].item(), after[index].item()))
+    ids = tokens["input_ids"][1, : tokens["attention_mask"][1].sum()]
+    blank = torch.zeros(len(ids), dtype=torch.float64)
+    blank[0] = 1e-300  # begin alone stands out: no word is seen
+    assert_points(values, 1, "text", points(*plain_released(either_clip, ids, blank, image[1:2])))
+
+
+def test_dark_share_is_that_of_the_stretched_map(by_hand):
+    # Four pixels, stretched to 0, 0.05, 0.1 and 1: two lie below 0.1.
+    values = measure_by_hand(by_hand, [[1, 4], [2, 0]], [BEGIN, UP, END], [[-1, 0], [1.001, 19]], [0, 1, 0])
+    assert values["dark_share"] == 0.5
+    assert values["constant_map"] == 0
+    values = measure_by_hand(by_hand, [[1, 4], [2, 0]], [BEGIN, UP, END], [[3, 3], [3, 3]], [0, 1, 0])
+    assert (values["dark_share"], values["constant_map"], values["text_constant_map"]) == (0, 1, 1)  # of one word
 
 
 def test_caption_of_one_word_and_words_that_score_alike(clip, pixel_values, tokens):
@@ -268,7 +319,7 @@ def test_caption_of_one_word_and_words_that_score_alike(clip, pixel_values, toke
     one = replace(pair_of(scores, 0, 3), text=tensor([[0.3, -5.0, 2.0]]).double())
     values = confidence(clip, pixel_values[:1], ids, torch.ones_like(ids), one)
     assert values["text_drop"].item() == values["text_increase"].item() == 0
-    text = torch.where((torch.arange(scores.text.shape[1]) == 0) | (tokens["input_ids"] == 1105), scores.text, 0.25)
+    text = torch.where((torch.arange(scores.text.shape[1]) == 0) | (tokens["input_ids"] == 1330), scores.text, 0.25)
     values = confidence(clip, pixel_values, **tokens, scores=replace(scores, text=text))
     assert not values["text_drop"].any()
     assert not values["text_increase"].any()

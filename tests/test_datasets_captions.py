@@ -68,7 +68,7 @@ def test_ids_round_trip(clip, scenes, tmp_path):
     path = save_ids(chosen, tmp_path / "new" / "ids.csv")
     assert path.read_text().splitlines()[0] == "id,text"
     again = load("scenes", ids=path)
-    assert again["id"][:] == ["scenes-0005", "scenes-0001", "scenes-0003"]
+    assert again["id"][:] == ["scenes_0005", "scenes_0001", "scenes_0003"]
     assert again["text"][:] == chosen["text"][:]  # the captions that were chosen, not the first ones
     assert load("scenes", ids=again["id"][:])["text"][:] == [scenes["text"][n] for n in (5, 1, 3)]
     assert save_ids(again, tmp_path / "second.csv").read_bytes() == path.read_bytes()
@@ -93,9 +93,9 @@ def test_captions_with_commas_and_quotes_survive(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("name\nscenes-0001\n", r"must have a column 'id', got \['name'\]"),
+        ("name\nscenes_0001\n", r"must have a column 'id', got \['name'\]"),
         ("id\n", "at least one row"),
-        ("id,text\nscenes-0001,\n", "captions in .* are empty: scenes-0001"),
+        ("id,text\nscenes_0001,\n", "captions in .* are empty: scenes_0001"),
     ],
 )
 def test_bad_files_of_ids(tmp_path, content, message):

@@ -184,7 +184,7 @@ def test_too_long_caption(clip):
         input_ids, attention_mask, words = to_tokens(clip, [caption], truncate=True)
     assert input_ids.shape == (1, 32)
     assert attention_mask.all()
-    assert input_ids[0, [0, -1]].tolist() == [1104, 1105]
+    assert input_ids[0, [0, -1]].tolist() == [1329, 1330]
     assert words[0][2] == ["a", "cat"] * 15
 
 
@@ -199,20 +199,20 @@ def test_token_ids(clip, no_processors, tokens):
     for model in (clip, no_processors):
         input_ids, attention_mask, words = to_tokens(model, [ids, tokens["input_ids"][1, :11]])
         assert input_ids.shape == attention_mask.shape == (2, 11)
-        assert input_ids[0].tolist() == [*ids.tolist(), *[1105] * 7]
+        assert input_ids[0].tolist() == [*ids.tolist(), *[1330] * 7]
         assert attention_mask.sum(1).tolist() == [4, 11]
-        assert words[0] == (["1104", "320", "809", "1105"], [None, 0, 1, None], ["320", "809"])
+        assert words[0] == (["1329", "320", "1103", "1330"], [None, 0, 1, None], ["320", "1103"])
 
 
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        (torch.tensor([[1104, 320, 1105]]), "1-d tensor"),
-        (torch.tensor([1104.0, 320.0, 1105.0]), "1-d tensor"),
-        (torch.tensor([1104, 1105]), "at least one token"),
+        (torch.tensor([[1329, 320, 1330]]), "1-d tensor"),
+        (torch.tensor([1329.0, 320.0, 1330.0]), "1-d tensor"),
+        (torch.tensor([1329, 1330]), "at least one token"),
         (torch.full((33,), 320), "at most 32 in all"),
-        (torch.tensor([1104, 1106, 1105]), r"in \[0, 1106\), got \[1104, 1106\]"),
-        (torch.tensor([1104, -1, 1105]), r"in \[0, 1106\), got \[-1, 1105\]"),
+        (torch.tensor([1329, 1331, 1330]), r"in \[0, 1331\), got \[1329, 1331\]"),
+        (torch.tensor([1329, -1, 1330]), r"in \[0, 1331\), got \[-1, 1330\]"),
     ],
 )
 def test_wrong_token_ids(clip, ids, message):

@@ -22,14 +22,12 @@ def split(request, clip, pixel_values, tokens):
 
 def whole(split, states):
     """Run transformers' own block and take the pooled token."""
-    args, kwargs = split.arguments
     rows = torch.arange(len(states))
-    return split.tower.blocks[-1](states, *args, **kwargs)[rows, split.pool_index]
+    return split.tower.blocks[-1](states, **split.arguments)[rows, split.pool_index]
 
 
 def short(split, states):
-    args, kwargs = split.arguments
-    return last_block.run_pooled(split.tower.blocks[-1], states, split.pool_index, *args, **kwargs)
+    return last_block.run_pooled(split.tower.blocks[-1], states, split.pool_index, **split.arguments)
 
 
 @KINDS
@@ -89,6 +87,5 @@ def test_float32_is_close_to_float64(clip, split):
     block = split.tower.blocks[-1]
     exact = short(split, split.hidden_states)
     single = copy.deepcopy(block).float()
-    args, kwargs = split.arguments
-    found = last_block.run_pooled(single, split.hidden_states.float(), split.pool_index, *args, **kwargs)
+    found = last_block.run_pooled(single, split.hidden_states.float(), split.pool_index, **split.arguments)
     torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-4)

@@ -2,9 +2,10 @@ import itertools
 
 import pytest
 import torch
+from scipy.stats import mannwhitneyu
 
-from nib.metrics import auc, energy_inside, pointing_game
-from nib.plotting import upsample
+from nib.heatmaps import upsample
+from nib.metrics import auc, energy_inside, pointing_game, selectivity
 
 
 @pytest.fixture
@@ -50,6 +51,53 @@ def test_auc_of_a_perfect_an_inverted_and_a_constant_map(masks):
 def test_auc_depends_on_the_scale_in_no_way(scores, masks):
     torch.testing.assert_close(auc(1e-7 * scores, masks), auc(scores, masks))
     torch.testing.assert_close(auc(scores, masks) + auc(-scores, masks), torch.ones(3, dtype=torch.float64))
+
+
+@pytest.fixture
+def others(masks):
+    others = torch.zeros_like(masks)
+    others[0, 5:, 3:7] = True
+    others[1, :2, :3] = True  # none in the third
+    return others
+
+
+def test_selectivity_counts_pairs_of_pixels_on_objects_alone(scores, masks, others):
+    large = upsample(scores, (10, 9))
+    expected = []
+    for image, mask, other in zip(large, masks, others):
+        wins = [a > b for a, b in itertools.product(image[mask].tolist(), image[other].tolist())]
+        expected.append(sum(wins) / len(wins) if wins else torch.nan)
+    found = selectivity(scores, masks, others)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), equal_nan=True)
+    assert found[2].isnan()
+    assert (found[:2] - auc(scores, masks)[:2]).abs().min() > 0.01
+
+
+def test_areas_of_large_masks_are_exact_and_without_others_there_is_none():
+    scores = torch.rand(2, 7, 7, generator=torch.Generator().manual_seed(0))
+    masks, others = torch.zeros(2, 2, 224, 224, dtype=torch.bool)
+    masks[:, 20:150, 10:120], others[0, 5:200, 130:] = True, True
+    areas = selectivity(scores, masks, others)
+    large = upsample(scores.double(), (224, 224)).numpy()
+    expected = mannwhitneyu(large[0][masks[0].numpy()], large[0][others[0].numpy()]).statistic
+    assert areas[0] == pytest.approx(expected / (masks[0].sum() * others[0].sum()).item(), abs=1e-12)
+    assert areas[1].isnan()
+
+
+def test_a_map_of_all_objects_finds_them_and_does_not_tell_them_apart(masks, others):
+    objects = (masks | others).double()
+    assert auc(objects, masks)[:2].min() > 0.8
+    assert selectivity(objects, masks, others)[:2].tolist() == [0.5, 0.5]
+    assert selectivity(masks.double(), masks, others)[:2].tolist() == [1, 1]
+    assert selectivity(others.double(), masks, others)[:2].tolist() == [0, 0]
+    assert selectivity(torch.full((3, 5, 5), 0.3), masks, others)[:2].tolist() == [0.5, 0.5]
+
+
+def test_selectivity_needs_other_objects_beside_the_named_one(scores, masks, others):
+    with pytest.raises(ValueError, match="other_masks must be"):
+        selectivity(scores, masks, masks)
+    with pytest.raises(ValueError, match="other_masks must be"):
+        selectivity(scores, masks, others[:, :5])
 
 
 def test_energy_is_the_positive_mass_inside(scores, masks):

@@ -4,11 +4,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from matplotlib.figure import Figure
 
 import nib
-from nib.plotting import draw_map, draw_words, new_figure, plot_attribution, plot_maps, save_figure, upsample
+from nib.plotting import draw_map, draw_words, new_figure, plot_attribution, plot_maps, save_figure
 
 SCORES = np.array([[0.02, -0.5], [0.1, 0.3]])  # the largest absolute score is negative
 WORDS = ["a", "cat", "on", "grass"]
@@ -73,11 +72,6 @@ def test_small_multiples_share_limits_when_asked_to(picture):
     shared = plot_maps(picture, maps, columns=2, share_limits=True)
     assert [limits(axes) for axes in shared.axes if axes.images] == [(-1, 1)] * 3
     assert len(shared.axes) == len(own.axes) + 1  # the colour bar
-
-
-def test_upsampling_is_bilinear():
-    large = upsample(torch.tensor([[[0.0, 4.0]], [[1.0, 1.0]]]), (2, 4))
-    assert large.tolist() == [[[0, 1, 3, 4]] * 2, [[1, 1, 1, 1]] * 2]
 
 
 def test_result_plots_itself_and_leaves_no_open_figure(clip):

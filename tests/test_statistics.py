@@ -1,13 +1,13 @@
-"""Intervals of means that are known, tables averaged by hand, and tests against scipy and by counting signs."""
+"""Intervals of means that are known, tables averaged by hand, and tests against scipy and by counting."""
 
 from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import wilcoxon
+from scipy.stats import binomtest, wilcoxon
 
-from nib.metrics import bootstrap_interval, compare, summarise
+from nib.metrics import bootstrap_interval, compare, holm, summarise
 
 
 def test_interval_of_known_data():
@@ -98,7 +98,7 @@ def test_comparison_by_hand():
     rows = pairs_of("nib", nib) + pairs_of("m2ib", [value - step for step, value in enumerate(nib, start=1)])
     rows = [rows[index] for index in np.random.default_rng(0).permutation(len(rows))]  # paired by id, not by order
     result = compare(table(rows), ["dataset"])
-    assert list(result) == ["dataset", "method", "n", "difference", "low", "high", "p"]
+    assert list(result) == ["dataset", "method", "n", "difference", "low", "high", "p", "p_holm"]
     (row,) = result.to_dict("records")
     assert (row["dataset"], row["method"], row["n"], row["difference"]) == ("scenes", "m2ib", 5, -3)
     assert row["p"] == pytest.approx(2 / 32)
@@ -125,13 +125,80 @@ def test_p_value_is_wilcoxons():
     assert row["difference"] == pytest.approx((other - reference).mean())
 
 
-def test_increase_has_many_pairs_that_do_not_differ():
-    rng = np.random.default_rng(4)
-    reference, other = 100.0 * (rng.random(60) < 0.3), 100.0 * (rng.random(60) < 0.6)
-    (row,) = compare(table(pairs_of("nib", reference) + pairs_of("rise", other)), ["dataset"]).to_dict("records")
-    assert row["p"] == wilcoxon(other - reference, zero_method="zsplit").pvalue
-    dropped = wilcoxon(other - reference, zero_method="wilcox").pvalue
-    assert row["p"] > dropped  # pairs that do not differ count against a difference
+def shares(both, gained, lost, neither, hit=100.0):
+    """Rows of two methods, from how many pairs each has hit."""
+    nib = [hit] * both + [0.0] * gained + [hit] * lost + [0.0] * neither
+    rise = [hit] * (both + gained) + [0.0] * (lost + neither)
+    return table(pairs_of("nib", nib) + pairs_of("rise", rise)).assign(metric="image_increase")
+
+
+@pytest.mark.parametrize("by", [["dataset"], ["dataset", "metric"]])
+def test_shares_are_compared_on_the_pairs_that_differ(by):
+    # Newcombe (1998), "Interval estimation for the difference between independent proportions: paired data",
+    # method 10 of 36, 12, 2, 0: 0.0569 to 0.3404. McNemar: 12 of 14 heads, 2 * (1 + 14 + 91) / 2^14.
+    (row,) = compare(shares(36, 12, 2, 0), by).to_dict("records")
+    assert row["p"] == pytest.approx(2 * (1 + 14 + 91) / 2**14)
+    assert (row["n"], row["difference"]) == (50, 20)
+    assert (row["low"], row["high"]) == pytest.approx((5.69, 34.04), abs=0.01)
+    (row,) = compare(shares(20, 3, 9, 68), by).to_dict("records")
+    assert row["p"] == binomtest(3, 12).pvalue
+    assert row["low"] < row["difference"] == -6 < row["high"]
+
+
+def test_a_small_difference_of_shares_is_found_where_ranks_do_not_find_it():
+    values = shares(100, 35, 15, 350)  # one pair in ten differs
+    (row,) = compare(values, ["dataset"]).to_dict("records")
+    pivot = values.pivot(index="id", columns="method", values="value")
+    assert row["p"] < 0.01
+    assert row["low"] > 0
+    assert wilcoxon(pivot["rise"] - pivot["nib"], zero_method="zsplit").pvalue > 0.1
+
+
+def test_shares_that_never_differ():
+    for both in (0, 4):  # none is hit, and some are
+        values = shares(both, 0, 0, 40 - both)
+        (row,) = compare(values, ["metric"]).to_dict("records")
+        assert row["p"] == 1
+        assert row["low"] == -row["high"] < 0  # 40 pairs do not settle that there is no difference
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 40), (3, 40), (40, 40)])
+def test_interval_of_shares_is_wilsons(hits, n):
+    values = table(pairs_of("nib", [100.0] * hits + [0.0] * (n - hits))).assign(metric="text_increase")
+    z = 1.959964
+    middle, half = (hits + z**2 / 2) / (n + z**2), z / (n + z**2) * np.sqrt(hits * (n - hits) / n + z**2 / 4)
+    (row,) = summarise(values, ["metric"]).to_dict("records")
+    assert (row["low"], row["high"]) == pytest.approx((100 * (middle - half), 100 * (middle + half)), abs=1e-4)
+    if hits:
+        (row,) = summarise(values.assign(value=values["value"] / 100), ["method"]).to_dict("records")
+        assert (row["low"], row["high"]) == pytest.approx((middle - half, middle + half), abs=1e-6)
+
+
+def test_a_drop_of_zero_throughout_is_no_share():
+    values = table(pairs_of("none", [0.0] * 40)).assign(metric="text_drop")
+    (row,) = summarise(values, ["metric"]).to_dict("records")
+    assert (row["low"], row["high"]) == (0, 0)
+
+
+def test_holm_by_hand():
+    # Sorted 0.01, 0.02, 0.03, 0.5: times 4, 3, 2, 1 is 0.04, 0.06, 0.06, 0.5.
+    assert holm(np.array([0.03, 0.5, 0.01, 0.02])) == pytest.approx([0.06, 0.5, 0.04, 0.06])
+    assert holm(np.array([0.04, 0.03, 0.01])) == pytest.approx([0.06, 0.06, 0.03])  # no smaller than one before
+    assert holm(np.array([0.6, 0.7])).tolist() == [1, 1]
+    assert holm(np.array([])).tolist() == []
+
+
+def test_comparison_is_corrected_for_all_its_rows():
+    rng = np.random.default_rng(5)
+    rows = []
+    for dataset in ("scenes", "aerial"):
+        for method, shift in (("nib", 0), ("rise", 0.9), ("m2ib", 2)):
+            rows += pairs_of(method, rng.normal(shift, 1, 20), dataset)
+    result = compare(table(rows), ["dataset"])
+    assert len(result) == 4
+    assert result["p_holm"].tolist() == holm(result["p"].to_numpy()).tolist()
+    smallest = result["p"].idxmin()
+    assert result["p_holm"][smallest] == 4 * result["p"][smallest]
 
 
 def test_methods_that_never_differ():

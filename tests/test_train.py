@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OPTIONS = ["--steps", "8", "--focus-steps", "4", "--batch-size", "8", "--checkpoint-every", "1"]
+OPTIONS = ["--scale", "0.003", "--batch-size", "8", "--checkpoint-every", "1"]
 
 
 def start(output: Path) -> subprocess.Popen:
@@ -21,7 +21,7 @@ def start(output: Path) -> subprocess.Popen:
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert start(whole).wait() == 0
-    for _ in range(3):  # before growing, after it, in the focus: wherever the time falls
+    for _ in range(3):  # before growing, after it, in the last stage: wherever the time falls
         process = start(killed)
         while not (killed / "checkpoints" / "last.pt").exists() and process.poll() is None:
             time.sleep(0.05)

@@ -31,8 +31,9 @@ time.sleep(600 if do == "hang" else seconds)""",
     """ids = range(shard[0], rows, shard[1])
 frame = pd.DataFrame({"id": ids, "value": [factor * (i + 0.1) for i in ids]})
 if do == "peek":
-    names = ["OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "MATPLOTLIBRC", "PYTHONPATH"]
-    frame = pd.DataFrame({name: [os.environ.get(name)] for name in names}).assign(folder=os.getcwd())
+    names = ["OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PYTHONPATH"]
+    frame = pd.DataFrame({name: [os.environ.get(name)] for name in names})
+    frame = frame.assign(folder=os.getcwd(), parts_dir=parts_dir)
 (Path(figures_dir) / "figure.txt").write_text("drawn")
 if output and do != "nothing":
     frame.to_parquet(output)""",

@@ -12,15 +12,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
 from data.scenes.aerial import draw_aerial, five_aerial_captions
+from data.scenes.backgrounds import Backgrounds
 from data.scenes.grammar import five_captions
 from data.scenes.scenes import draw_scene
-from data.scenes.textures import Textures
 
 CONTEXT_LENGTH = 32  # tokens, begin and end included; the longest caption of the grammar has fewer
-MAX_MERGES = 1000
+MAX_MERGES = 1500
 
 
-def build_tokenizer(seed: int = 0, n_scenes: int = 1500) -> CLIPTokenizer:
+def build_tokenizer(seed: int = 0, n_scenes: int = 3000) -> CLIPTokenizer:
     """Learn merges from captions of `n_scenes` scenes and wrap them as a `CLIPTokenizer`."""
     trained = _train_bpe(_sample_captions(seed, n_scenes))
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -32,10 +32,10 @@ def build_tokenizer(seed: int = 0, n_scenes: int = 1500) -> CLIPTokenizer:
 
 
 def _sample_captions(seed: int, n_scenes: int) -> list[str]:
-    rng, textures = np.random.default_rng([seed, 3]), Textures(seed)
+    rng, backgrounds = np.random.default_rng([seed, 3]), Backgrounds(seed, variants=1)
     captions = []
     for _ in range(n_scenes):
-        captions += five_captions(rng, draw_scene(rng, textures))
+        captions += five_captions(rng, draw_scene(rng, backgrounds))
     for _ in range(n_scenes // 5):
         captions += five_aerial_captions(rng, draw_aerial(rng))
     return captions

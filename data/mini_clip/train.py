@@ -1,17 +1,25 @@
-"""Train the embedded CLIP on drawn scenes, from nothing.
+"""Train the embedded CLIP on composed scenes, from nothing.
 
     python -m data.mini_clip.train                      # on the CPU, resumes where it stopped
-    python -m data.mini_clip.train --device cuda --steps 12000
+    python -m data.mini_clip.train --device cuda --scale 4   # the same plan with four times the steps
 
-The model has ViT-B/32's geometry (224 pixels, patches of 32, 12 + 12 blocks) at a small width.
-It is grown: a third of the time goes to 4 + 4 blocks, then every block is repeated three times
-and all 12 + 12 are trained on. In the last steps, the focus, almost half of a batch is one scene of
-every kind of object alone, because scenes of several objects can be told apart without knowing
-each. A step's batch is a pure function of the seed and the step, so a resumed run draws what an
-uninterrupted one would have drawn.
+The model has ViT-B/32's geometry (224 pixels, patches of 32, 12 + 12 blocks) at a small width. Three things make
+two processor cores enough:
+
+- It *grows*: 3 + 3 blocks, then 6 + 6, then 12 + 12. A new block stands between two old ones, with fresh weights and
+  output projections of zero: the function is unchanged, and no block is the copy of another.
+- *Objects first*: a batch begins with one scene of each of many kinds alone. Their share falls from stage to stage.
+- Muon for the matrices of the blocks, AdamW for the rest; patches start at their principal components.
+
+Trained so, the class token has read all it needs by block 7, and later blocks hardly look at a patch. In the *last
+stage* half of the pictures lose their class token on the way: before a block drawn from 7 to 11 it becomes the mean of
+the batch, so that only patches still say what is in the picture, and late blocks learn to read them.
+
+A step's batch is a pure function of the seed and the step, so a resumed run draws what an uninterrupted one would have.
 """
 
 import argparse
+import contextlib
 import copy
 import csv
 import math
@@ -19,60 +27,85 @@ import os
 import re
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.nn.functional import cross_entropy, normalize
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from data.mini_clip.tokenizer import CONTEXT_LENGTH, build_tokenizer
 from data.scenes.aerial import aerial_caption, draw_aerial
-from data.scenes.atlas import read_objects
+from data.scenes.backgrounds import Backgrounds
 from data.scenes.build import read_captions
-from data.scenes.grammar import caption, short_caption
+from data.scenes.grammar import caption, object_caption, short_caption
 from data.scenes.scenes import SIZE, draw_scene
-from data.scenes.textures import Textures
+from data.scenes.stamps import read_kinds
 
 HERE = Path(__file__).parent
-DEPTH, REPEATS, WIDTH = 12, 3, 128
-AERIAL_SHARE, SHORT_SHARE = 0.2, 0.12
-FOCUS_RATE = 0.6  # of the peak learning rate
-LOG_FIELDS = ["step", "depth", "minutes", "loss", "batch_accuracy", "learning_rate"]
+WIDTH, HEADS, PATCH = 128, 4, 32
+AERIAL_SHARE, SHORT_SHARE = 0.35, 0.12  # of the scenes that are not of one object alone
+WARM_UP = 60  # steps, after each growth
+MUON_RATE, ADAM_RATE, DECAY = 3e-3, 1.5e-3, 0.05
+LOG_FIELDS = ["step", "depth", "minutes", "loss", "batch_accuracy", "rate"]
+
+
+class Stage(NamedTuple):
+    """`steps` steps at `depth` blocks a tower.
+
+    `alone` is the share of scenes of one object in a batch, `forget` that of pictures that lose their class token.
+    """
+
+    depth: int
+    steps: int
+    alone: float
+    forget: float = 0.0
+
+
+PLAN = (Stage(3, 700, 0.8), Stage(3, 450, 0.5), Stage(6, 1200, 0.45), Stage(12, 2500, 0.4), Stage(12, 800, 0.4, 0.5))
+COOLING = 0.4  # the last part of the steps, in which the rate falls to zero; the last stage has its own
+LAST_PEAK = 0.5  # of the rate in the last stage
+FORGET_BEFORE = (7, 12)  # the class token is lost before one of these blocks; the end is not included
 
 
 class Batches(Dataset):
-    """Batch number `step`, drawn when asked for: uint8 pictures and one caption each.
+    """Batch number `step`, composed when asked for: uint8 pictures and one caption each.
 
-    Captions of the evaluation splits are never used; a scene that can only be described by
-    one of them is drawn again. From step `focus_at` on, batches hold one object of every kind.
+    Captions of the evaluation splits are never used, but for the prompts of single objects; a scene that can only be
+    described by one of them is composed again.
     """
 
-    def __init__(self, seed: int, steps: int, batch_size: int, focus_at: int | None = None):
-        self.seed, self.steps, self.batch_size = seed, steps, batch_size
-        self.focus_at = steps if focus_at is None else focus_at
-        self.names = [row["name"] for row in read_objects()]
-        self.textures = Textures(seed, variants=8)
+    def __init__(self, seed: int, plan: list[Stage], batch_size: int):
+        self.seed, self.plan, self.batch_size = seed, plan, batch_size
+        self.kinds = [row["name"] for row in read_kinds()]
+        self.backgrounds = Backgrounds(seed, variants=10)
         self.held_out = read_captions()
 
     def __len__(self):
-        return self.steps
+        return sum(stage.steps for stage in self.plan)
 
     def __getitem__(self, step):
         rng = np.random.default_rng([self.seed, step])
-        alone = rng.permutation(self.names)[: self.batch_size // 2].tolist() if step >= self.focus_at else []
-        names = alone + [None] * (self.batch_size - len(alone))
-        pictures, captions = zip(*(self.draw_pair(rng, name) for name in names))
+        n_alone = int(stage_at(self.plan, step).alone * self.batch_size)
+        alone = [str(name) for name in np.resize(rng.permutation(self.kinds), n_alone)]
+        pairs = [self.compose(rng, name) for name in alone + [None] * (self.batch_size - n_alone)]
+        pictures, captions = zip(*pairs)
         return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2), list(captions)
 
-    def draw_pair(self, rng: np.random.Generator, name: str | None = None) -> tuple[np.ndarray, str]:
+    def compose(self, rng: np.random.Generator, name: str | None = None) -> tuple[np.ndarray, str]:
+        """Compose a picture and a caption: of one object alone, from above, or of several objects."""
         while True:
             if name:
-                scene, write = draw_scene(rng, self.textures, names=[name]), short_caption
+                scene = draw_scene(rng, self.backgrounds, names=[name])
+                if rng.random() < 0.3:
+                    return np.asarray(scene.image), object_caption(name)
+                write = short_caption if rng.random() < 0.4 else caption
             elif rng.random() < AERIAL_SHARE:
                 scene, write = draw_aerial(rng), aerial_caption
             else:
-                scene = draw_scene(rng, self.textures)
+                scene = draw_scene(rng, self.backgrounds)
                 write = short_caption if rng.random() < SHORT_SHARE else caption
             for _ in range(5):
                 text = write(rng, scene)
@@ -80,11 +113,17 @@ class Batches(Dataset):
                     return np.asarray(scene.image), text
 
 
+def stage_at(plan: list[Stage], step: int) -> Stage:
+    """Return the stage that a step belongs to."""
+    ends = np.cumsum([stage.steps for stage in plan])
+    return plan[min(int(np.searchsorted(ends, step, side="right")), len(plan) - 1)]
+
+
 def make_config(tokenizer, depth: int) -> CLIPConfig:
-    """Give ViT-B/32's geometry at a small width."""
+    """Return ViT-B/32's geometry at a small width."""
     shared = dict(
         hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=depth,
-        num_attention_heads=4, projection_dim=WIDTH,
+        num_attention_heads=HEADS, projection_dim=WIDTH,
     )  # fmt: skip
     ids = dict(
         bos_token_id=tokenizer.bos_token_id,
@@ -93,95 +132,128 @@ def make_config(tokenizer, depth: int) -> CLIPConfig:
     )
     return CLIPConfig(
         text_config=dict(vocab_size=len(tokenizer), max_position_embeddings=CONTEXT_LENGTH, **ids, **shared),
-        vision_config=dict(image_size=SIZE, patch_size=32, **shared),
+        vision_config=dict(image_size=SIZE, patch_size=PATCH, **shared),
         projection_dim=WIDTH,
     )
 
 
-def grow(model: CLIPModel, tokenizer) -> CLIPModel:
-    """Repeat every block `REPEATS` times.
+def start_patches(model: CLIPModel, pixel_values: torch.Tensor) -> None:
+    """Start the patch embedding at the leading principal components of the patches, whitened, times one half."""
+    patches = torch.nn.functional.unfold(pixel_values, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
+    values, vectors = torch.linalg.eigh(torch.cov(patches.T))
+    components = (vectors[:, -WIDTH:] / values[-WIDTH:].sqrt()).T  # (width, channels * patch * patch)
+    with torch.no_grad():
+        weight = model.vision_model.embeddings.patch_embedding.weight
+        weight.copy_(0.5 * components.reshape(weight.shape))
 
-    The output projections of attention and MLP are divided by `REPEATS`, so that the copies of
-    a block together add to the residual stream about what the one block added.
-    """
-    grown = CLIPModel(make_config(tokenizer, DEPTH))
-    state = {}
+
+def grow(model: CLIPModel, tokenizer, depth: int) -> CLIPModel:
+    """Put a new block after every old one; its output projections are zero, so that the function is unchanged."""
+    grown = CLIPModel(make_config(tokenizer, depth))
+    state = grown.state_dict()
     for name, value in model.state_dict().items():
-        if ".encoder.layers." not in name:
+        block = re.fullmatch(r"(.*\.layers)\.(\d+)\.(.*)", name)
+        if block:
+            tower, index, rest = block.groups()
+            state[f"{tower}.{2 * int(index)}.{rest}"] = value
+            if rest.startswith(("self_attn.out_proj", "mlp.fc2")):
+                state[f"{tower}.{2 * int(index) + 1}.{rest}"] = torch.zeros_like(value)
+        else:
             state[name] = value
-            continue
-        tower, index, rest = re.fullmatch(r"(.*\.layers)\.(\d+)\.(.*)", name).groups()
-        if rest.startswith(("self_attn.out_proj", "mlp.fc2")):
-            value = value / REPEATS
-        for repeat in range(REPEATS):
-            state[f"{tower}.{int(index) * REPEATS + repeat}.{rest}"] = value.clone()
     grown.load_state_dict(state)
     return grown
 
 
-def learning_rate(step: int, grow_at: int, steps: int, focus_steps: int, peak: float) -> float:
-    """Follow one cosine over all steps and a lower one over the focus, warmed up at each start."""
-    if step >= steps:
-        since, done, peak = step - steps, (step - steps) / focus_steps, FOCUS_RATE * peak
+def make_optimizers(model: CLIPModel) -> list[torch.optim.Optimizer]:
+    """Return Muon for the matrices of the blocks and AdamW for the rest; only matrices decay."""
+    matrices = [p for name, p in model.named_parameters() if ".layers." in name and p.ndim == 2]
+    others = [p for name, p in model.named_parameters() if not (".layers." in name and p.ndim == 2)]
+    groups = [
+        {"params": [p for p in others if p.ndim > 1], "weight_decay": DECAY},
+        {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    muon = torch.optim.Muon(matrices, lr=MUON_RATE, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw")
+    return [muon, torch.optim.AdamW(groups, lr=ADAM_RATE, betas=(0.9, 0.98))]
+
+
+def rate(plan: list[Stage], step: int) -> float:
+    """Return the learning rate as a share of its peak.
+
+    It is warmed up after each growth and falls to zero at the end of all stages but the last. The last stage warms up
+    and falls anew, from a lower peak.
+    """
+    *growing, last = plan
+    end = sum(stage.steps for stage in growing)
+    if step >= end:
+        since, left, length, peak = step - end, end + last.steps - step, last.steps, LAST_PEAK
     else:
-        since, done = step if step < grow_at else step - grow_at, step / steps
-    return peak * min(1, (since + 1) / 50) * 0.5 * (1 + math.cos(math.pi * done))
+        begins = [
+            sum(s.steps for s in plan[:i]) for i, s in enumerate(growing) if i == 0 or s.depth != plan[i - 1].depth
+        ]
+        since, left, length, peak = step - max(b for b in begins if b <= step), end - step, end, 1.0
+    return peak * min(1, (since + 1) / WARM_UP) * min(1, left / (COOLING * length))
 
 
-def make_optimizer(model: CLIPModel) -> torch.optim.AdamW:
-    """Decay matrices only, as CLIP does."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.98))
+@contextlib.contextmanager
+def forget_class_token(model: CLIPModel, rng: np.random.Generator, share: float):
+    """Replace the class token of a share of the pictures by the mean of the batch, before a block drawn at random."""
+
+    def forget(block, args, kwargs):
+        states = args[0] if args else kwargs["hidden_states"]  # (batch, tokens, width)
+        chosen = torch.from_numpy(rng.random(len(states)) < share).to(states.device)
+        tokens = torch.where(chosen[:, None], states[:, 0].mean(0), states[:, 0])
+        states = torch.cat([tokens[:, None], states[:, 1:]], dim=1)
+        return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
+
+    block = model.vision_model.encoder.layers[rng.integers(*FORGET_BEFORE)] if share else None
+    hook = block.register_forward_pre_hook(forget, with_kwargs=True) if share else None
+    try:
+        yield
+    finally:
+        if hook:
+            hook.remove()
 
 
-def train_step(model, optimizer, pixel_values, tokens) -> tuple[float, float]:
-    """Take one step of the symmetric InfoNCE loss; return it and the accuracy within the batch."""
-    output = model(pixel_values=pixel_values, **tokens, return_loss=True)
-    optimizer.zero_grad(set_to_none=True)
-    output.loss.backward()
+def contrast(model: CLIPModel, pixel_values, input_ids) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the symmetric InfoNCE loss and the accuracy within the batch.
+
+    Padding stands behind the end token, which a causal tower cannot see: no attention mask is needed.
+    """
+    images = normalize(model.get_image_features(pixel_values=pixel_values).pooler_output.float(), dim=-1)
+    texts = normalize(model.get_text_features(input_ids=input_ids).pooler_output.float(), dim=-1)
+    logits = model.logit_scale.exp() * images @ texts.T  # (batch, batch)
+    right = torch.arange(len(logits), device=logits.device)
+    loss = (cross_entropy(logits, right) + cross_entropy(logits.T, right)) / 2
+    return loss, (logits.argmax(1) == right).float().mean()
+
+
+def train_step(model, optimizers, share: float, pixel_values, input_ids) -> tuple[float, float]:
+    """Take one step; return the loss and the accuracy within the batch."""
+    for optimizer, peak in zip(optimizers, (MUON_RATE, ADAM_RATE)):
+        optimizer.zero_grad(set_to_none=True)
+        for group in optimizer.param_groups:
+            group["lr"] = peak * share
+    with torch.autocast(pixel_values.device.type, torch.bfloat16):
+        loss, accuracy = contrast(model, pixel_values, input_ids)
+    loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
     with torch.no_grad():
         model.logit_scale.clamp_(max=math.log(100))
-    hits = output.logits_per_image.argmax(1) == torch.arange(len(pixel_values), device=pixel_values.device)
-    return output.loss.item(), hits.float().mean().item()
+    return loss.item(), accuracy.item()
 
 
-def checkpoint_path(output: Path) -> Path:
-    return output / "checkpoints" / "last.pt"
-
-
-def save_checkpoint(output: Path, **state) -> None:
+def save_checkpoint(path: Path, **state) -> None:
     """Write beside, then move into place: a kill leaves the last whole checkpoint."""
-    path = checkpoint_path(output)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(state, path.with_suffix(".tmp"))
     os.replace(path.with_suffix(".tmp"), path)
 
 
-def load_checkpoint(tokenizer, args) -> tuple[CLIPModel, torch.optim.AdamW, int, float, list]:
-    """Continue from the last checkpoint, or start."""
-    torch.manual_seed(args.seed)
-    path = checkpoint_path(args.output)
-    if not path.exists():
-        model = CLIPModel(make_config(tokenizer, DEPTH // REPEATS)).to(args.device)
-        return model, make_optimizer(model), 0, 0.0, []
-    state = torch.load(path, map_location=args.device, weights_only=True)
-    if state["plan"] != [args.seed, args.steps, args.focus_steps, args.batch_size]:
-        raise ValueError(
-            f"{path} is of a run with other seed, steps, focus steps or batch size; delete it to start anew"
-        )
-    model = CLIPModel(make_config(tokenizer, state["depth"])).to(args.device)
-    model.load_state_dict(state["model"])
-    optimizer = make_optimizer(model)
-    optimizer.load_state_dict(state["optimizer"])
-    return model, optimizer, state["step"], state["minutes"], state["log"]
-
-
 def save(output: Path, model: CLIPModel, tokenizer, log: list) -> None:
     """Write weights in half precision, configuration, tokenizer, image processor and the curve."""
+    output.mkdir(parents=True, exist_ok=True)
     copy.deepcopy(model).to("cpu", torch.float16).save_pretrained(output)
     tokenizer.save_pretrained(output)
     CLIPImageProcessor(size={"shortest_edge": SIZE}, crop_size=SIZE).save_pretrained(output)
@@ -191,52 +263,61 @@ def save(output: Path, model: CLIPModel, tokenizer, log: list) -> None:
 
 
 def main(args) -> None:
-    """Run all steps, growing on the way."""
-    tokenizer = build_tokenizer()
-    model, optimizer, first, minutes, log = load_checkpoint(tokenizer, args)
-    grow_at = int(args.steps * args.grow_at)
-    processor = CLIPImageProcessor()
+    """Run all stages, growing on the way, from the last checkpoint if there is one."""
+    plan = [stage._replace(steps=max(1, round(args.scale * stage.steps))) for stage in PLAN]
+    total, path = sum(stage.steps for stage in plan), args.output / "checkpoints" / "last.pt"
+    tokenizer, processor = build_tokenizer(), CLIPImageProcessor()
+    batches = Batches(args.seed, plan, args.batch_size)
     mean, std = (torch.tensor(v, device=args.device).view(3, 1, 1) for v in (processor.image_mean, processor.image_std))
-    total = args.steps + args.focus_steps
-    batches = Batches(args.seed, total, args.batch_size, focus_at=args.steps)
-    loader = DataLoader(
-        batches, batch_size=None, sampler=range(first, total), num_workers=args.workers, prefetch_factor=4
-    )
-    start = time.monotonic() - 60 * minutes
-    progress = tqdm(loader, initial=first, total=total, unit="step", mininterval=10)
+    state, identity = None, [args.seed, args.batch_size, [list(stage) for stage in plan]]
+    if path.exists():
+        state = torch.load(path, map_location=args.device, weights_only=True)
+        if state["identity"] != identity:
+            raise ValueError(f"{path} is of a run with another seed, batch size or plan; delete it to start anew")
+    torch.manual_seed(args.seed)
+    first, log = (state["step"], state["log"]) if state else (0, [])
+    model = CLIPModel(make_config(tokenizer, stage_at(plan, max(0, first - 1)).depth)).to(args.device)
+    if state:
+        model.load_state_dict(state["model"])
+    else:
+        pictures = torch.cat([batches[total + number][0] for number in range(3)]).to(args.device)
+        start_patches(model, (pictures / 255 - mean) / std)
+    optimizers = make_optimizers(model)
+    for optimizer, saved in zip(optimizers, state["optimizers"] if state else []):
+        optimizer.load_state_dict(saved)
+    start = time.monotonic() - 60 * (log[-1][2] if log else 0)
+    loader = DataLoader(batches, None, sampler=range(first, total), num_workers=args.workers, prefetch_factor=6)
+    progress = tqdm(loader, initial=first, total=total, unit="step", mininterval=20)
     for step, (pictures, captions) in enumerate(progress, start=first):
-        if step == grow_at:
-            model = grow(model, tokenizer).to(args.device)
-        if step in (grow_at, args.steps):
-            optimizer = make_optimizer(model)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, grow_at, args.steps, args.focus_steps, args.learning_rate)
+        depth, forget = stage_at(plan, step).depth, stage_at(plan, step).forget
+        if step == total - plan[-1].steps:
+            optimizers = make_optimizers(model)
+        if depth != model.config.vision_config.num_hidden_layers:
+            torch.manual_seed(args.seed + depth)
+            model = grow(model, tokenizer, depth).to(args.device)
+            optimizers = make_optimizers(model)
         pixel_values = (pictures.to(args.device) / 255 - mean) / std
-        tokens = tokenizer(captions, padding=True, return_tensors="pt").to(args.device)
-        loss, accuracy = train_step(model, optimizer, pixel_values, tokens)
+        input_ids = tokenizer(captions, padding=True, return_tensors="pt")["input_ids"].to(args.device)
+        with forget_class_token(model, np.random.default_rng([args.seed, step, 1]), forget):
+            loss, accuracy = train_step(model, optimizers, rate(plan, step), pixel_values, input_ids)
         if step % 20 == 0:
-            depth, minutes = model.config.vision_config.num_hidden_layers, (time.monotonic() - start) / 60
-            log.append([step, depth, *(round(v, 6) for v in (minutes, loss, accuracy, group["lr"]))])
+            minutes = (time.monotonic() - start) / 60
+            log.append([step, depth, *(round(v, 5) for v in (minutes, loss, accuracy, rate(plan, step)))])
             progress.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.2f}")
         if (step + 1) % args.checkpoint_every == 0 or step + 1 == total:
+            optimizer_states = [optimizer.state_dict() for optimizer in optimizers]
             save_checkpoint(
-                args.output,
-                model=model.state_dict(), optimizer=optimizer.state_dict(), step=step + 1, log=log,
-                depth=model.config.vision_config.num_hidden_layers, minutes=(time.monotonic() - start) / 60,
-                plan=[args.seed, args.steps, args.focus_steps, args.batch_size],
-            )  # fmt: skip
+                path, model=model.state_dict(), optimizers=optimizer_states, step=step + 1, log=log, identity=identity
+            )
     save(args.output, model, tokenizer, log)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=1900)
-    parser.add_argument("--focus-steps", type=int, default=360, help="after these, one object of every kind a batch")
-    parser.add_argument("--grow-at", type=float, default=0.5, help="fraction of the steps (a third of the time)")
-    parser.add_argument("--batch-size", type=int, default=192)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--scale", type=float, default=1.0, help="multiply the steps of every stage")
+    parser.add_argument("--batch-size", type=int, default=160)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw ahead")
+    parser.add_argument("--workers", type=int, default=1, help="processes that compose ahead")
     parser.add_argument("--checkpoint-every", type=int, default=50, help="steps")
     parser.add_argument("--output", type=Path, default=HERE, help="folder of weights, curve and checkpoints")
     parser.add_argument("--seed", type=int, default=0)

@@ -8,12 +8,12 @@ import numpy as np
 
 from nib.datasets import with_article
 
-from .atlas import read_objects
+from .backgrounds import PLACES
 from .scenes import SIZE, Scene
-from .textures import BACKGROUNDS
+from .stamps import read_kinds
 
-NUMBERS = {2: "two", 3: "three", 4: "four"}
-PLURALS = {row["name"]: row["plural"] for row in read_objects()}
+NUMBERS = {2: "two", 3: "three"}
+PLURALS = {row["name"]: row["plural"] for row in read_kinds()}
 SIZE_WORDS = {"small": ("small", "little", "tiny"), "big": ("big", "large", "huge")}
 OPENINGS = ("", "", "", "a photo of ", "a picture of ", "an image of ", "there is ", "we can see ")
 
@@ -36,8 +36,8 @@ def caption(rng: np.random.Generator, scene: Scene) -> str:
 
 
 def five_captions(rng: np.random.Generator, scene: Scene) -> list[str]:
-    """Write five captions as Flickr8k has them; the first always names the background."""
-    first = f"{join(_noun_phrases(rng, scene))} {BACKGROUNDS[scene.background]}"
+    """Write five captions as Flickr8k has them; the first always names the place."""
+    first = f"{join(_noun_phrases(rng, scene))} {PLACES[scene.place]}"
     return [first, *(caption(rng, scene) for _ in range(4))]
 
 
@@ -46,7 +46,7 @@ def short_caption(rng: np.random.Generator, scene: Scene) -> str:
     names = sorted(set(scene.objects))
     chosen = rng.choice(names, int(rng.integers(1, max(2, len(names)))), replace=False)
     text = str(rng.choice(OPENINGS[:6])) + join([with_article(str(name)) for name in chosen])
-    return text if rng.random() < 0.7 else f"{text} {BACKGROUNDS[scene.background]}"
+    return text if rng.random() < 0.7 else f"{text} {PLACES[scene.place]}"
 
 
 def terse_caption(rng: np.random.Generator, scene: Scene) -> str:
@@ -54,7 +54,7 @@ def terse_caption(rng: np.random.Generator, scene: Scene) -> str:
     phrases = [phrase.split(" ", 1)[1] if phrase.startswith(("a ", "an ")) else phrase
                for phrase in _noun_phrases(rng, scene)]  # fmt: skip
     text = " and ".join(phrases) if len(phrases) < 3 else ", ".join(phrases)
-    place = BACKGROUNDS[scene.background].replace("the ", "").replace(" a ", " ")
+    place = PLACES[scene.place].replace("the ", "").replace(" a ", " ")
     return f"{text} {place}" if rng.random() < 0.8 else f"{place}, {text}"
 
 
@@ -83,11 +83,14 @@ def _relation(rng, scene) -> str:
     one, other = order[:2]
     dx, dy = scene.centres[one] - scene.centres[other]
     noun, reference, *rest = [_sized(rng, scene.objects[i], scene.sizes[i]) for i in order]
-    if abs(dx) > 1.4 * abs(dy) and abs(dx) > SIZE / 6:
+    depth = scene.feet[one] - scene.feet[other]
+    if abs(dx) > SIZE / 6 and abs(dx) > 1.4 * max(abs(dy), abs(depth)):
         side = "left" if dx < 0 else "right"
         where = str(rng.choice([f"to the {side} of", f"{side} of", f"on the {side} of"]))
-    elif abs(dy) > 1.4 * abs(dx) and abs(dy) > SIZE / 6:
+    elif scene.place == "sky" and abs(dy) > SIZE / 6:
         where = str(rng.choice(["above", "over"] if dy < 0 else ["below", "under"]))
+    elif scene.place != "sky" and abs(depth) > SIZE / 8:
+        where = "in front of" if depth > 0 else "behind"
     else:
         where = str(rng.choice(["next to", "near", "beside"]))
     text = f"{noun} {where} {reference}"
@@ -95,7 +98,7 @@ def _relation(rng, scene) -> str:
 
 
 def _place(rng, scene, text) -> str:
-    place = BACKGROUNDS[scene.background]
+    place = PLACES[scene.place]
     draw = rng.random()
     if draw < 0.2:
         return text

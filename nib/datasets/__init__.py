@@ -10,11 +10,11 @@ from pathlib import Path
 
 from datasets import Dataset
 
+from nib.checks import check_count
 from nib.datasets.captions import best_captions, read_ids, replace_texts, save_ids
 from nib.datasets.embedded import NAMES, SCENES, load_embedded, object_prompts, with_article
 from nib.datasets.own import load_own
 from nib.datasets.public import SOURCES, load_public
-from nib.quadrature import check_count
 
 __all__ = ["NAMES", "SCENES", "SOURCES", "best_captions", "load", "object_prompts", "save_ids", "with_article"]
 

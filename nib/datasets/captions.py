@@ -13,9 +13,9 @@ from datasets import Dataset
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
+from nib.checks import check_count
 from nib.clip import HookedCLIP
 from nib.inputs import to_pixel_values, to_tokens
-from nib.quadrature import check_count
 
 PROTOCOLS = ("paper", "released")
 

@@ -59,7 +59,7 @@ def load_own(
 
 
 def _open(path: Path, split: str | None) -> tuple[Dataset | list[dict], list[str], Path]:
-    """Give rows, the names of their columns, and the folder that paths are relative to."""
+    """Return rows, the names of their columns, and the folder that paths are relative to."""
     folder = path / split if path.is_dir() and split and (path / split).is_dir() else path
     tables = [folder / name for name in TABLES if (folder / name).is_file()]
     if path.is_dir() and not tables:

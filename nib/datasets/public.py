@@ -13,18 +13,18 @@ import numpy as np
 from datasets import Dataset, Features, IterableDataset
 from tqdm import tqdm
 
+from nib import DATA
 from nib.datasets.hub import open_split
 from nib.datasets.rows import check_known, gather, name_captions, pick
-from nib.folders import find_data
 
-CLASSES = find_data() / "imagenet" / "tiny_imagenet_classes.csv"
+CLASSES = DATA / "imagenet" / "tiny_imagenet_classes.csv"
 PER_CLASS = 5  # the paper's ImageNet is 5 pictures of each of 200 classes
 BUFFER = 1000  # rows of a stream among which the next one is drawn
 
 
 @cache
 def read_classes() -> dict[str, str]:
-    """Give all synonyms of each of the 200 classes of tiny-imagenet by wnid, in its order."""
+    """Return all synonyms of each of the 200 classes of tiny-imagenet by wnid, in its order."""
     with CLASSES.open(newline="", encoding="utf-8") as file:
         return {row["wnid"]: row["words"] for row in csv.DictReader(file)}
 
@@ -161,7 +161,7 @@ def _sample_stream(
 
 
 def _spread(labels: Sequence[int], limit: int, seed: int) -> Iterator[tuple[list[int], int]]:
-    """Give the rows of each class in their order and how many to take of them, `PER_CLASS` or fewer."""
+    """Return the rows of each class in their order and how many to take of them, `PER_CLASS` or fewer."""
     members: dict[int, list[int]] = {}
     for number, label in enumerate(labels):
         members.setdefault(label, []).append(number)

@@ -32,7 +32,7 @@ def sample(rows: int, limit: int | None, seed: int) -> Iterable[int]:
 
 
 def name_captions(captions: Iterable[str | None]) -> dict:
-    """Give the fields `text`, the first caption, and `captions`, all of them that are not empty."""
+    """Return the fields `text`, the first caption, and `captions`, all of them that are not empty."""
     captions = [caption for caption in captions if caption and caption.strip()]
     return {"text": captions[0] if captions else "", "captions": captions}
 

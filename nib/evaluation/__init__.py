@@ -3,10 +3,11 @@
 from nib.evaluation.batches import Batch, Pairs, Setting, read_pairs
 from nib.evaluation.parts import save_table
 from nib.evaluation.released import attribute_text_to_batch
-from nib.evaluation.run import METRICS, evaluate
+from nib.evaluation.run import METRICS, PROTOCOLS, evaluate
 
 __all__ = [
     "METRICS",
+    "PROTOCOLS",
     "Batch",
     "Pairs",
     "Setting",

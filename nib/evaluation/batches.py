@@ -10,32 +10,39 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, cosine_similarity
 
 from nib.attribution import check_method
 from nib.clip import HookedCLIP
 from nib.datasets.rows import BROKEN
 from nib.evaluation.parts import hash_all, to_bytes
 from nib.inputs import to_pixel_values, to_tokens
+from nib.methods.scores import Scores
 from nib.metrics.confidence import embed_pairs
 from nib.shapes import AttentionMask, Embeds, InputIds, PixelValues
 
 Pairs = Sequence[Mapping[str, Any]]  # rows with id, image and text: a `datasets.Dataset` or a list of dicts
+TRUE_MASK = "true_mask"  # a control of the evaluation alone: the map is the mask
 Setting = str | Mapping[str, Any]  # a method, or {"method": ..., parameter: value, ...}
 
 
 @dataclass
 class Batch:
-    """Some pairs, ready for the towers; `masks` (pairs, height, width) is where what the text names is seen."""
+    """Some pairs, ready for the towers.
+
+    `masks` (pairs, height, width) is where what the text names is seen, `other_masks` where other objects are.
+    """
 
     ids: list[str]
     pixel_values: PixelValues
     input_ids: InputIds
     attention_mask: AttentionMask
     masks: Tensor | None
+    other_masks: Tensor | None = None
     embedded: tuple[Embeds, Embeds] | None = None
 
     def arguments(self) -> tuple[PixelValues, InputIds, AttentionMask]:
-        """Give what every method takes."""
+        """Return what every method takes."""
         return self.pixel_values, self.input_ids, self.attention_mask
 
     def embeds(self, clip: HookedCLIP) -> tuple[Embeds, Embeds]:
@@ -44,9 +51,19 @@ class Batch:
             self.embedded = embed_pairs(clip, *self.arguments())
         return self.embedded
 
+    def true_masks(self, clip: HookedCLIP) -> Scores:
+        """Return the masks as maps, at pixels; every token scores 1."""
+        pixels = self.masks.to(self.pixel_values)
+        return Scores(
+            image=adaptive_avg_pool2d(pixels, clip.grid(self.pixel_values)),
+            text=torch.ones_like(self.input_ids).to(pixels),
+            similarity=cosine_similarity(*self.embeds(clip)),
+            image_pixels=pixels,
+        )
+
     def hash(self) -> str:
         """Hash the numbers that the results depend on."""
-        tensors = [*self.arguments(), *([] if self.masks is None else [self.masks])]
+        tensors = [*self.arguments(), *([] if self.masks is None else [self.masks, self.other_masks])]
         return hash_all(*self.ids, *map(to_bytes, tensors))
 
 
@@ -61,7 +78,7 @@ def read_batch(
     skipped: list[dict],
 ) -> Batch | None:
     """Read and prepare some rows; what cannot be read is added to `skipped`."""
-    pictures, masks, kept = [], [], []
+    pictures, masks, others, kept = [], [], [], []
     for row in rows:
         try:
             pair = pairs[row]
@@ -74,8 +91,10 @@ def read_batch(
         kept.append(row)
         if with_masks:
             if pair.get("masks") is None:
-                raise ValueError(f"localisation needs masks, and pair {ids[row]!r} has none")
+                raise ValueError(f"localisation and {TRUE_MASK} need masks, and pair {ids[row]!r} has none")
             masks.append(torch.from_numpy(np.array(pair["masks"]) > 0))
+            other = pair.get("other_masks")
+            others.append(torch.zeros_like(masks[-1]) if other is None else torch.from_numpy(np.array(other) > 0))
     if not kept:
         return None
     shapes = sorted({tuple(picture.shape[1:]) for picture in pictures})
@@ -88,6 +107,7 @@ def read_batch(
         input_ids,
         attention_mask,
         torch.stack(masks) if with_masks else None,
+        torch.stack(others) if with_masks else None,
     )
 
 
@@ -114,18 +134,22 @@ def column(pairs: Pairs, name: str) -> list:
     return list(pairs[name]) if is_table else [row[name] for row in pairs]
 
 
-def check_settings(clip: HookedCLIP, methods: Setting | Sequence[Setting]) -> list[dict[str, Any]]:
+def check_settings(
+    clip: HookedCLIP, methods: Setting | Sequence[Setting], may_be_masks: bool = False
+) -> list[dict[str, Any]]:
     """Check methods, or a single one, and give each with its parameters as one dict."""
     settings = [methods] if isinstance(methods, (str, Mapping)) else list(methods)
     if not settings:
         raise ValueError("methods must be at least one, got none")
-    return [check_setting(clip, setting) for setting in settings]
+    return [check_setting(clip, setting, may_be_masks) for setting in settings]
 
 
-def check_setting(clip: HookedCLIP, setting: Setting) -> dict[str, Any]:
+def check_setting(clip: HookedCLIP, setting: Setting, may_be_masks: bool = False) -> dict[str, Any]:
     """Check a method and its parameters, and give both as one dict."""
     setting = {"method": setting} if isinstance(setting, str) else dict(setting)
     if "method" not in setting:
         raise ValueError(f"a setting must name its method, got {setting}")
+    if may_be_masks and setting == {"method": TRUE_MASK}:
+        return setting
     check_method(clip, setting["method"], {name: value for name, value in setting.items() if name != "method"})
     return setting

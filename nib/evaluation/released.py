@@ -1,10 +1,9 @@
-"""Attribute text as the released code does: against all pictures of the batch.
+"""Attribute text with NIB as its released code does: against all pictures of the batch.
 
 Exports `attribute_text_to_batch`.
 """
 
-import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,21 +17,20 @@ from nib.shapes import AttentionMask, Embeds, InputIds, PixelValues, TokenScores
 
 def attribute_text_to_batch(
     clip: HookedCLIP,
-    method: str,
-    parameters: Mapping[str, Any],
     pixel_values: PixelValues,
     input_ids: InputIds,
     attention_mask: AttentionMask | None = None,
     image_embeds: Embeds | None = None,
+    **parameters: Any,
 ) -> TokenScores:
-    """Attribute the mean similarity of each text to all pictures of the batch, as the released code does.
+    """Attribute the mean similarity of each text to all pictures of the batch, as the released code runs NIB.
 
     The mean of cos(t, e_i) is |m| cos(t, m), m being the mean of the normalised image embeddings. A
-    factor does not change a stretched map, but M2IB weighs its similarity against its KL: there beta is divided
-    by |m|, which gives the same loss but for a factor, to which Adam is blind.
+    factor does not change a stretched map. The released code runs every other method against the text's own picture.
 
     Args:
         image_embeds: (batch, embed), of the pictures; None where they are not known yet.
+        parameters: of `nib.METHODS["nib"]`.
 
     Returns:
         (batch, tokens), the scores of the text.
@@ -40,23 +38,16 @@ def attribute_text_to_batch(
     with torch.no_grad():
         image_embeds = clip.image.embed(pixel_values) if image_embeds is None else image_embeds
         mean = normalize(image_embeds, dim=-1).mean(0)  # (embed,)
-    parameters = dict(parameters)
-    if method == "m2ib":
-        beta = parameters.get("beta", inspect.signature(METHODS["m2ib"]).parameters["beta"].default)
-        parameters["beta"] = beta / float(mean.norm())
-    if method == "rise":
-        parameters["n_masks"] = 1  # only its text is asked for
-    patch = clip.model.config.vision_config.patch_size
-    if method != "random":  # its draws are seeded by the picture; others do not see it: one patch costs least
-        pixel_values = pixel_values[..., :patch, :patch]
+    patch = clip.image.patch
+    one_patch = pixel_values[..., :patch, :patch]  # the picture is not looked at: one patch costs least
     with _embed_all_pictures_as(clip, mean):
-        return METHODS[method](clip, pixel_values, input_ids, attention_mask, **parameters).text
+        return METHODS["nib"](clip, one_patch, input_ids, attention_mask, **parameters).text
 
 
 @contextmanager
 def _embed_all_pictures_as(clip: HookedCLIP, embeds: Embeds) -> Iterator[None]:
-    # The zero keeps the graph: methods differentiate both towers at once.
-    handle = clip.model.visual_projection.register_forward_hook(lambda module, args, output: embeds + 0 * output)
+    # The zero keeps the graph: nib differentiates both towers at once.
+    handle = clip.image.projection.register_forward_hook(lambda module, args, output: embeds + 0 * output)
     try:
         yield
     finally:

@@ -16,16 +16,19 @@ from tqdm import tqdm
 
 import nib
 from nib.attribution import check_method
+from nib.checks import check_count
 from nib.clip import HookedCLIP
-from nib.evaluation.batches import Batch, Pairs, Setting, check_settings, column, read_batch
-from nib.evaluation.parts import hash_all, save_table, to_bytes
+from nib.evaluation.batches import TRUE_MASK, Batch, Pairs, Setting, check_settings, column, read_batch
+from nib.evaluation.parts import hash_all, hash_code, save_table, to_bytes
 from nib.evaluation.released import attribute_text_to_batch
 from nib.inputs import to_tokens
-from nib.methods.scores import SUMS
-from nib.metrics.confidence import PROTOCOLS, confidence
-from nib.metrics.localisation import auc, energy_inside, pointing_game
-from nib.quadrature import check_count
+from nib.methods.scores import SUMS, Scores
+from nib.metrics.confidence import confidence, is_constant
+from nib.metrics.localisation import auc, energy_inside, pointing_game, selectivity
+from nib.shapes import PairValues
 
+# How `confidence` weighs the text under each; they differ too in what NIB's text is attributed against.
+PROTOCOLS = {"paper": "paper", "released": "released", "released_own": "released"}
 METRICS = ("confidence", "localisation", "completeness")
 NO_ROWS = pd.DataFrame({"id": ["-"], "protocol": ["-"], "metric": ["-"], "value": [0.0]})[:0]  # for the types
 LOCALISATION = {"pointing_game": pointing_game, "auc": auc, "energy_inside": energy_inside}
@@ -52,13 +55,16 @@ def evaluate(
     Args:
         pairs: rows with `id`, `image` and `text`, and for localisation `masks`; a data set from `nib.datasets.load`
             or a list of dicts. A picture that cannot be read is skipped, with a warning.
-        methods: names, or dicts of a method and its parameters, `{"method": "m2ib", "beta": 0.5}`.
-        protocol: one of `nib.metrics.confidence.PROTOCOLS`, or several. Under "released" the text is attributed
-            against the mean similarity to all pictures of its batch, and weighted as the
-            released code weights it; pictures are the same under both.
-        metrics: some of `METRICS`. "localisation" says whether the map lies on `masks` (any value above 0);
+        methods: names, or dicts of a method and its parameters, `{"method": "m2ib", "beta": 0.5}`. Beside those of
+            `nib.METHODS` there is a control, "true_mask", whose map is `masks`; it says nothing of the text.
+        protocol: one of `PROTOCOLS`, or several. "released" weights the text as the released code does, and attributes
+            it, for `nib` alone, against the mean similarity to all pictures of its batch; every other method
+            explains a text against its own picture, as there. "released_own" is the same with `nib` too against its own
+            picture. Pictures are the same under all, but for constant maps; see `nib.metrics.confidence`.
+        metrics: some of `METRICS`. "localisation" says whether the map lies on `masks` (any value above 0), and by
+            `selectivity` whether rather there than on `other_masks`, where the pairs have that column, NaN else;
             "completeness" gives what `nib.Scores` says of sums and gaps, in cosine units, for methods that have them.
-        batch_size: pairs at once; the released code's is 32, and its text scores depend on it.
+        batch_size: pairs at once; the released code's is 32, and NIB's text scores under "released" depend on it.
         shard: (i, n) evaluates batches i, i + n, i + 2 n ...; the tables of all n shards are the whole table.
         output: folder for the parts; None keeps nothing.
         truncate: cut captions longer than the model's context instead of raising.
@@ -72,9 +78,9 @@ def evaluate(
         KeyError, TypeError: an unknown method or parameter.
         ValueError: another bad argument, no pairs, an id that occurs twice, or a caption that is empty or too long.
     """
-    settings = check_settings(clip, methods)
+    settings = check_settings(clip, methods, may_be_masks=True)
     protocols = [protocol] if isinstance(protocol, str) else list(protocol)
-    _check_choice("protocol", protocols, PROTOCOLS)
+    _check_choice("protocol", protocols, list(PROTOCOLS))
     _check_choice("metrics", metrics, METRICS)
     check_count("batch_size", batch_size)
     index, n_shards = _check_shard(shard)
@@ -85,12 +91,13 @@ def evaluate(
     parts = None if output is None else Parts(Path(output), clip)
     names = list(dict.fromkeys(name for setting in settings for name in setting))
     starts = range(0, len(ids), batch_size)[index::n_shards]
+    with_masks = "localisation" in metrics or any(setting["method"] == TRUE_MASK for setting in settings)
     skipped: list[dict] = list(getattr(pairs, "skipped", []))
     tables: list[list[pd.DataFrame]] = [[] for _ in settings]
     with tqdm(total=len(starts) * len(settings), unit="batch", delay=3, disable=not progress) as bar:
         for start in starts:
             rows = range(start, min(start + batch_size, len(ids)))
-            batch = read_batch(clip, pairs, rows, ids, texts, truncate, "localisation" in metrics, skipped)
+            batch = read_batch(clip, pairs, rows, ids, texts, truncate, with_masks, skipped)
             for setting, found in zip(settings, tables):
                 bar.set_description(setting["method"], refresh=False)
                 if batch is not None:
@@ -121,34 +128,49 @@ class Work:
     metrics: list[str]
 
     def measure(self) -> pd.DataFrame:
-        """Give columns `id`, `protocol`, `metric` and `value`; what a protocol does not touch is under each."""
+        """Return columns `id`, `protocol`, `metric` and `value`; what a protocol does not touch is under each."""
         parameters = dict(self.setting)
         method = parameters.pop("method")
-        function, parameters = check_method(self.clip, method, parameters)  # fills in a preset
-        scores = function(self.clip, *self.batch.arguments(), **parameters)
-        embeds = self.batch.embeds(self.clip) if "confidence" in self.metrics else None
+        if method == TRUE_MASK:
+            scores = self.batch.true_masks(self.clip)
+        else:
+            function, parameters = check_method(self.clip, method, parameters)  # fills in a preset
+            scores = function(self.clip, *self.batch.arguments(), **parameters)
         shared = {}  # the same under every protocol
         if "localisation" in self.metrics:
-            shared |= {name: function(scores.image.cpu(), self.batch.masks) for name, function in LOCALISATION.items()}
+            image, masks = scores.image_map.cpu(), self.batch.masks
+            shared |= {name: function(image, masks) for name, function in LOCALISATION.items()}
+            shared["selectivity"] = selectivity(image, masks, self.batch.other_masks)
         if "completeness" in self.metrics:
             sums = {name: getattr(scores, name) for name in SUMS}
             shared |= {name: numbers for name, numbers in sums.items() if numbers is not None}
-        if "confidence" in self.metrics:
-            shared |= confidence(self.clip, *self.batch.arguments(), scores, sides=("image",), embeds=embeds)
-        frames = []
+        frames, pictures = [], {}
         for protocol in self.protocols:
             values = dict(shared)
             if "confidence" in self.metrics:
-                seen = scores
-                if protocol == "released":
-                    pairs = self.batch.arguments()
-                    text = attribute_text_to_batch(self.clip, method, parameters, *pairs, image_embeds=embeds[0])
-                    seen = replace(scores, text=text)
-                values |= confidence(self.clip, *self.batch.arguments(), seen, protocol, sides=("text",), embeds=embeds)
+                way = PROTOCOLS[protocol] if is_constant(scores.image_map).any() else "paper"  # else they are alike
+                if way not in pictures:
+                    pictures[way] = self.measure_side("image", scores, way)
+                values |= pictures[way]
+                if method != TRUE_MASK:
+                    values |= self.measure_side("text", self.explain_text(scores, protocol, parameters), protocol)
             for metric, numbers in values.items():
                 frame = dict(id=self.batch.ids, protocol=protocol, metric=metric, value=numbers.double().cpu().numpy())
                 frames.append(pd.DataFrame(frame))
         return pd.concat(frames or [NO_ROWS], ignore_index=True)
+
+    def measure_side(self, side: str, scores: Scores, protocol: str) -> dict[str, PairValues]:
+        """Measure the confidence of one modality."""
+        arguments, embeds = self.batch.arguments(), self.batch.embeds(self.clip)
+        return confidence(self.clip, *arguments, scores, PROTOCOLS[protocol], sides=(side,), embeds=embeds)
+
+    def explain_text(self, scores: Scores, protocol: str, parameters: dict[str, Any]) -> Scores:
+        """Return the scores with the text's against what the protocol sets it against."""
+        if self.setting["method"] != "nib" or protocol != "released":
+            return scores
+        embeds, _ = self.batch.embeds(self.clip)
+        text = attribute_text_to_batch(self.clip, *self.batch.arguments(), image_embeds=embeds, **parameters)
+        return replace(scores, text=text)
 
     def name(self, made_by: str) -> str:
         """Name the part after the method and the hash of all that its numbers depend on."""
@@ -162,8 +184,8 @@ class Parts:
     def __init__(self, folder: Path, clip: HookedCLIP):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        code = (path.read_bytes() for path in sorted(Path(nib.__file__).parent.rglob("*.py")))
-        self.made_by = hash_all(*map(to_bytes, clip.model.state_dict().values()), *code)
+        modules = [path for path in Path(nib.__file__).parent.rglob("*.py") if path.name != "plotting.py"]
+        self.made_by = hash_all(*map(to_bytes, clip.model.state_dict().values()), hash_code(modules))
 
     def get(self, work: Work) -> pd.DataFrame:
         """Read a part, or compute and write it."""

@@ -14,16 +14,17 @@ from torch.nn.functional import cosine_similarity
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
-from nib.clip import HookedCLIP, Split, Tower
+from nib.clip import HookedCLIP
 from nib.methods.pairs import cut, over_pairs, real_tokens, to_scores
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, InputIds, PairValues, PixelValues
+from nib.towers import Split, Tower
 
 NAME = "nib_open"
 
 
 def _attend(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
-    """Give softmax(q k' scaling + mask) v and the probabilities, as transformers' blocks expect them."""
+    """Return softmax(q k' scaling + mask) v and the probabilities, as transformers' blocks expect them."""
     logits = query @ key.transpose(-1, -2) * scaling  # (batch, heads, queries, keys)
     if attention_mask is not None:
         logits = logits + attention_mask

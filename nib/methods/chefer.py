@@ -31,19 +31,11 @@ def chefer(
     without the identity, which is the default here: its tables measure that, not the rollout.
 
     Args:
-        pixel_values: (batch, channels, height, width); one picture serves all captions.
-        input_ids: (batch, tokens), with begin and end.
-        attention_mask: (batch, tokens), 1 at tokens; None where nothing is padded.
         start_layer: first block of the rollout, in both towers, from 0 to the number of blocks
             less 1; None for A_bar of the last block alone.
-        batch_size: pairs at once; bounds memory.
-        seed: unused, nothing here is random.
 
     Returns:
         Scores, at least 0, in logit units.
-
-    Raises:
-        ValueError: a parameter out of its range, or batches that do not pair up.
     """
 
     def relevance(attentions, gradients):

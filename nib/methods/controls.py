@@ -1,6 +1,6 @@
 """Maps that know nothing of the pair: what a method must beat.
 
-Exports `random`, `center` and `none`.
+Exports `random`, `center`, `objectness` and `none`.
 """
 
 import zlib
@@ -12,7 +12,7 @@ from torch.nn.functional import cosine_similarity
 from nib.clip import HookedCLIP
 from nib.methods.pairs import cut, over_pairs, real_tokens, to_scores
 from nib.methods.scores import Scores
-from nib.shapes import AttentionMask, InputIds, PixelValues
+from nib.shapes import AttentionMask, HiddenStates, InputIds, PixelValues, TokenScores
 
 
 def random(
@@ -30,17 +30,10 @@ def random(
     and tokens: unlike pairs get unlike maps, and a pair gets the same map in any batch.
 
     Args:
-        pixel_values: (batch, channels, height, width); one picture serves all captions.
-        input_ids: (batch, tokens), with begin and end.
-        attention_mask: (batch, tokens), 1 at tokens; None where nothing is padded.
-        batch_size: pairs at once; bounds memory.
         seed: a whole number; another seed gives another map.
 
     Returns:
         Scores in [0, 1), without unit.
-
-    Raises:
-        ValueError: a parameter out of its range, or batches that do not pair up.
     """
 
     def draw(pixel_values, input_ids, real, size):
@@ -73,15 +66,10 @@ def center(
     word highest, and the first and last word more than 0.
 
     Args:
-        pixel_values, input_ids, attention_mask, batch_size: see `random`.
         sigma: standard deviation of the Gaussian in half sides of the picture, more than 0.
-        seed: unused, nothing here is random.
 
     Returns:
         Scores in [0, 1], without unit.
-
-    Raises:
-        ValueError: a parameter out of its range, or batches that do not pair up.
     """
     if not sigma > 0:
         raise ValueError(f"sigma must be more than 0, got {sigma}")
@@ -97,6 +85,50 @@ def center(
     return _explain_blindly(clip, pixel_values, input_ids, attention_mask, draw, batch_size)
 
 
+def objectness(
+    clip: HookedCLIP,
+    pixel_values: PixelValues,
+    input_ids: InputIds,
+    attention_mask: AttentionMask | None = None,
+    *,
+    layer: int = 10,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> Scores:
+    """Score patches by how far their states lie from the picture's mean patch; words likewise, by the mean word.
+
+    The map of a picture is the same whatever the text says: it shows where there is something, and on scenes of one
+    object that is enough to lie on it. A method that explains the text must beat it against the *other* objects.
+
+    Args:
+        layer: blocks run before the states are read, in both towers.
+
+    Returns:
+        Euclidean distances, at least 0; begin and end score 0.
+    """
+
+    @torch.no_grad()
+    def explain(pixel_values, input_ids, attention_mask):
+        image, text = cut(clip, pixel_values, input_ids, attention_mask, layer, layer)
+        similarity = cosine_similarity(image(image.hidden_states), text(text.hidden_states))
+        real = real_tokens(text, attention_mask)
+        words, grid = clip.text.words(input_ids, attention_mask), clip.grid(pixel_values)
+        patches = clip.image.from_grid(real.new_ones(len(image), *grid), False)
+        of_image, of_text = (
+            _distance_from_mean(z, inner) for z, inner in ((image.hidden_states, patches), (text.hidden_states, words))
+        )
+        return to_scores(clip, pixel_values, real, similarity, clip.image.to_grid(of_image, grid)[0], of_text)
+
+    return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
+
+
+def _distance_from_mean(z: HiddenStates, inner: Tensor) -> TokenScores:
+    """Return |z - mean z| over the inner tokens, 0 elsewhere: (batch, tokens)."""
+    weight = inner[..., None].to(z)
+    mean = (weight * z).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(inner, (z - mean).norm(dim=-1), 0.0)
+
+
 def none(
     clip: HookedCLIP,
     pixel_values: PixelValues,
@@ -108,15 +140,8 @@ def none(
 ) -> Scores:
     """Score every patch and every token 1: the map that masks nothing, the reference of all metrics.
 
-    Args:
-        pixel_values, input_ids, attention_mask, batch_size: see `random`.
-        seed: unused, nothing here is random.
-
     Returns:
         Ones, zero at padding.
-
-    Raises:
-        ValueError: batches that do not pair up.
     """
 
     def draw(pixel_values, input_ids, real, size):

@@ -32,19 +32,11 @@ def gradcam(
     what it calls layer 9 is the output of block 9, which is 10 here.
 
     Args:
-        pixel_values: (batch, channels, height, width); one picture serves all captions.
-        input_ids: (batch, tokens), with begin and end.
-        attention_mask: (batch, tokens), 1 at tokens; None where nothing is padded.
         layer: blocks run before the hidden states, in both towers.
         pool_gradients: average the gradient over positions first.
-        batch_size: pairs at once; bounds memory.
-        seed: unused, nothing here is random.
 
     Returns:
         Scores, at least 0, in cosine units to first order.
-
-    Raises:
-        ValueError: a parameter out of its range, or batches that do not pair up.
     """
 
     def explain(pixel_values, input_ids, attention_mask):
@@ -53,8 +45,7 @@ def gradcam(
         similarity, *gradients = similarity_gradients(image, text, *states)
         real = real_tokens(text, attention_mask)
         if pool_gradients:
-            patches = torch.ones(gradients[0].shape[:2], dtype=torch.bool, device=real.device)
-            patches[:, 0] = False
+            patches = clip.image.from_grid(real.new_ones(len(real), *clip.grid(pixel_values)), False)
             gradients = [_average(gradient, places) for gradient, places in zip(gradients, (patches, real))]
         image_scores, text_scores = ((g * z).sum(-1).clamp(min=0) for g, z in zip(gradients, states))
         return to_scores(clip, pixel_values, real, similarity, image_scores, text_scores)

@@ -72,4 +72,4 @@ def token_embeddings(clip: HookedCLIP, input_ids: InputIds) -> HiddenStates:
     The states that enter the first block differ from these by a constant, so a gradient with
     respect to those states is a gradient with respect to these.
     """
-    return clip.model.text_model.embeddings.token_embedding(input_ids)
+    return clip.text.embeddings(input_ids)

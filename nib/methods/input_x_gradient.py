@@ -26,21 +26,11 @@ def input_x_gradient(
     Differs from the released code, which has no such method: what it calls FastIG is attention
     times its gradient (`fast_ig`).
 
-    Args:
-        pixel_values: (batch, channels, height, width); one picture serves all captions.
-        input_ids: (batch, tokens), with begin and end.
-        attention_mask: (batch, tokens), 1 at tokens; None where nothing is padded.
-        batch_size: pairs at once; bounds memory.
-        seed: unused, nothing here is random.
-
     Returns:
         Signed scores in cosine units to first order, against the mean colour and a zero embedding.
         A class token has no pixels and no score.
-
-    Raises:
-        ValueError: a parameter out of its range, or batches that do not pair up.
     """
-    patch = clip.model.config.vision_config.patch_size
+    patch = clip.image.patch
 
     def score(pixels, embeddings, pixel_gradients, embedding_gradients):
         patches = avg_pool2d((pixels * pixel_gradients).sum(1), patch) * patch**2

@@ -4,11 +4,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, logsigmoid
 
-from nib.clip import HookedCLIP, Split
+from nib.checks import check_count
+from nib.clip import HookedCLIP
 from nib.methods.pairs import cut, over_pairs, real_tokens, to_scores
 from nib.methods.scores import Scores
-from nib.quadrature import check_count
 from nib.shapes import AttentionMask, Embeds, HiddenStates, InputIds, PixelValues, TokenScores
+from nib.towers import Split
 
 
 def m2ib(
@@ -37,30 +38,28 @@ def m2ib(
     tokens and width, cos being averaged over the noise copies, the other embedding held fixed. Only
     the blocks after the bottleneck run at each step. Padding has no part in the mean over tokens.
 
+    The map is the capacity of the last forward pass, as released: `n_steps` passes, one update of alpha
+    between each and the next.
+
     Differs from the released code: log (1 - lambda) is computed from alpha, so the KL is finite
-    where that code has -inf and drops it; the noise comes from a seed. Its parameter `var` changes
-    nothing there and does not exist here. What it calls layer 9 is the output of block 9, 10 here.
+    where lambda rounds to 1; that code has an infinite term there, which its `nansum` keeps. The noise comes from
+    a seed. Its parameter `var` changes nothing there and does not exist here. What it calls layer 9 is the output of
+    block 9, 10 here.
 
     Args:
-        pixel_values: (batch, channels, height, width); one picture serves all captions.
-        input_ids: (batch, tokens), with begin and end.
-        attention_mask: (batch, tokens), 1 at tokens; None where nothing is padded.
         layer: blocks run before the bottleneck, in both towers.
         beta: weight of the KL, at least 0.
         lr: learning rate of Adam, more than 0.
-        n_steps: of Adam, at least 1.
-        n_noise: noise copies a step, at least 1, drawn anew at each step.
+        n_steps: forward passes, at least 1: alpha is updated n_steps - 1 times.
+        n_noise: noise copies a pass, at least 1, drawn anew for each.
         alpha_init: where alpha starts: 5 lets 99.3 % of z through.
         batch_size: rows of hidden states at once, pairs times noise copies; at least one pair
             with all its copies.
         seed: of the noise, which all pairs share: a pair scores the same in any batch.
 
     Returns:
-        Scores, at least 0, in nats: the KL at the last alpha, summed over the width. They say how
+        Scores, at least 0, in nats: the KL in the last pass, summed over the width. They say how
         much is used, not whether it raises the similarity.
-
-    Raises:
-        ValueError: a parameter out of its range, or batches that do not pair up.
     """
     for name, value in (("n_steps", n_steps), ("n_noise", n_noise), ("batch_size", batch_size)):
         check_count(name, value)
@@ -97,7 +96,7 @@ def draw_noise(z: HiddenStates, n_steps: int, n_noise: int, seed: int) -> Tensor
 
 
 def capacity(alpha: Tensor, z: HiddenStates) -> Tensor:
-    """Give KL[N(lambda z, (1 - lambda)^2) from N(0, 1)] of each element, in nats, lambda = sigmoid(alpha).
+    """Return KL[N(lambda z, (1 - lambda)^2) from N(0, 1)] of each element, in nats, lambda = sigmoid(alpha).
 
     It is -log(1 - lambda) + ((1 - lambda)^2 + (lambda z)^2 - 1) / 2, and -log sigmoid(-alpha) is the
     first term, finite for every finite alpha.
@@ -116,7 +115,7 @@ def _fit(
     precision = torch.promote_types(z.dtype, torch.float32)  # Adam at a rate of 1 needs more than bfloat16
     alpha = torch.full(z.shape, alpha_init, dtype=precision, device=z.device, requires_grad=True)
     optimiser = torch.optim.Adam([alpha], lr=lr)
-    for copies in noise:  # (n_noise, tokens, width)
+    for copies in noise[:-1]:  # (n_noise, tokens, width); the last pass changes nothing any more
         with torch.enable_grad():
             passed = torch.sigmoid(alpha).to(z.dtype)
             states = passed * z + (1 - passed) * copies[:, None]  # (n_noise, batch, tokens, width)

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from nib.checks import check_count
 from nib.clip import HookedCLIP
 from nib.methods.pairs import cut, over_pairs, real_tokens, to_scores
 from nib.methods.scores import Scores
-from nib.quadrature import check_count
 from nib.shapes import AttentionMask, Embeds, HiddenStates, InputIds, PixelValues, TokenScores
 
 
@@ -36,32 +36,23 @@ def mfaba(
     changes no step.
 
     Args:
-        pixel_values: (batch, channels, height, width); one picture serves all captions.
-        input_ids: (batch, tokens), with begin and end.
-        attention_mask: (batch, tokens), 1 at tokens; None where nothing is padded.
         n_steps: steps, at least 1; the paper's default.
         step_size: of a step in each element, more than 0, in units of the embeddings; the paper's default.
-        batch_size: pairs at once; bounds memory.
-        seed: unused, nothing here is random.
 
     Returns:
         Scores, at least 0, in cosine units: to first order what all steps together take away.
-
-    Raises:
-        ValueError: a parameter out of its range, or batches that do not pair up.
     """
     check_count("n_steps", n_steps)
     if not step_size > 0:
         raise ValueError(f"step_size must be more than 0, got {step_size}")
-    vision = clip.model.vision_model
 
     def explain(pixel_values, input_ids, attention_mask):
         image, text = cut(clip, pixel_values, input_ids, attention_mask, 0, 0)
         with torch.no_grad():
-            patches = vision.embeddings(pixel_values, interpolate_pos_encoding=True)  # (1 or batch, tokens, width)
+            patches = clip.image.embeddings(pixel_values)  # (1 or batch, tokens, width)
             image_embeds, text_embeds = image(image.hidden_states), text(text.hidden_states)
         patches = patches.expand(len(text), -1, -1)
-        image_scores = _descend(lambda x: image(vision.pre_layrnorm(x)), patches, text_embeds, n_steps, step_size)
+        image_scores = _descend(lambda x: image(clip.image.enter(x)), patches, text_embeds, n_steps, step_size)
         # States before the first block are token embeddings plus positions: the same gradients, the same steps.
         text_scores = _descend(text, text.hidden_states, image_embeds, n_steps, step_size)
         similarity = cosine_similarity(image_embeds, text_embeds)

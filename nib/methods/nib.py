@@ -6,13 +6,16 @@ Exports `nib` and `PRESETS`, named sets of its parameters.
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from nib.clip import HookedCLIP, Split
+from nib.clip import HookedCLIP
+from nib.integrate import anchor, integrate
 from nib.methods.scores import Scores
-from nib.narrowing import anchor, integrate
-from nib.shapes import AttentionMask, InputIds, PairValues, PixelValues, Targets, TokenScores
+from nib.shapes import AttentionMask, HiddenStates, InputIds, PairValues, PixelValues, Targets, TokenScores
+from nib.towers import Split
 
+PAPER = {"n_steps": 10, "quadrature": "riemann_right", "lambda_min": 0.0}
 # "truncated" is ours, not the paper's: the path leaves out the stretch next to 0, on which the layer norms
 # saturate, so that few nodes add up, to F(z) - F(lambda_min z). Chosen in notebook 10, at layer 9.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -26,10 +29,12 @@ def nib(
     input_ids: InputIds,
     attention_mask: AttentionMask | None = None,
     *,
-    layer: int = 9,
-    n_steps: int | tuple[int, int] = 10,
-    quadrature: str | tuple[str, str] = "riemann_right",
-    lambda_min: float | tuple[float, float] = 0.0,
+    layer: int | tuple[int, int] | None = None,
+    n_steps: int | tuple[int, int] | None = None,
+    quadrature: str | tuple[str, str] | None = None,
+    lambda_min: float | tuple[float, float] | None = None,
+    preset: str | None = None,
+    baseline: str | Tensor | tuple[str | Tensor, str | Tensor] = "zero",
     batch_size: int = 64,
     seed: int = 0,
 ) -> Scores:
@@ -39,32 +44,33 @@ def nib(
     against the mean over all images of the batch; the class token's score is kept beside the map.
 
     Args:
-        pixel_values: (batch, channels, height, width); one picture serves all captions, and its
-            forward passes along the path are then shared.
-        input_ids: (batch, tokens), with begin and end.
-        attention_mask: (batch, tokens), 1 at tokens; None where nothing is padded.
-        layer: blocks run before the bottleneck, in both towers; the paper's default.
-        n_steps: nodes of the path; the paper's default. This and the next two are one value, or one for the
-            picture and one for the caption; `PRESETS` holds values that go together.
-        quadrature: one of `nib.quadrature.RULES`; the paper's is the right Riemann sum.
-        lambda_min: where the path starts, in [0, 1); 0 is the paper's.
-        batch_size: rows of hidden states at once; bounds memory.
-        seed: unused, nothing here is random.
+        layer: blocks run before the bottleneck; None for 3/4 of the blocks of each tower, the paper's 9 of 12. This and
+            the next three are one value, or one for the picture and one for the caption.
+        n_steps: nodes of the path; None for the preset's, or the paper's 10.
+        quadrature: one of `nib.integrate.RULES`; None for the preset's, or the paper's right Riemann sum.
+        lambda_min: where the path starts, in [0, 1); None for the preset's, or the paper's 0.
+        preset: a key of `PRESETS`, values that go together.
+        baseline: where the path begins at lambda = 0. "zero" is the paper's. "mean" puts the picture's own mean patch
+            at every patch, and the caption's mean word at every word; the class token, begin and end stay as they are
+            and score 0. A tensor holds one state for each kind of token: (2, width) for the class token and patches,
+            (3, width) for begin, words and end. Two values are for the picture and the caption. What is
+            explained is F(z) - F(baseline): from the mean, what tells tokens apart, not what they share.
 
     Returns:
         Scores in cosine units. `image_difference` is F(z) - F(lambda_min z), `image_gap` the sum of all image
         scores, class token included, less that, and `image_gap_from_zero` the sum less F(z) - F(0), the same
-        where lambda_min is 0; likewise for text.
-
-    Raises:
-        ValueError: a parameter out of its range, or batches that do not pair up.
+        where lambda_min is 0; likewise for text. With another baseline b, b stands for 0 and b + lambda_min (z - b)
+        for lambda_min z.
     """
     pictures, captions = len(pixel_values), len(input_ids)
     if pictures not in (1, captions):
         raise ValueError(f"pixel_values must have 1 or {captions} rows, one a caption, got {pictures}")
-    of_image, of_text = _split_path(n_steps=n_steps, rule=quadrature, lambda_min=lambda_min)
-    image = clip.image.split(pixel_values, layer)
-    text = clip.text.split(input_ids, layer, attention_mask)
+    path = resolve_path(preset, n_steps=n_steps, quadrature=quadrature, lambda_min=lambda_min)
+    of_image, of_text = _split_path(rule=path.pop("quadrature"), baseline=baseline, **path)
+    image_layer, text_layer = clip.layers(layer)
+    image, text = clip.image.split(pixel_values, image_layer), clip.text.split(input_ids, text_layer, attention_mask)
+    of_image["baseline"] = place_baseline(image, _kinds_of_image(clip, pixel_values), of_image["baseline"])
+    of_text["baseline"] = place_baseline(text, _kinds_of_text(clip, input_ids, attention_mask), of_text["baseline"])
     with torch.no_grad():
         image_embeds, text_embeds = image(image.hidden_states), text(text.hidden_states)
     similarity = cosine_similarity(image_embeds, text_embeds)
@@ -72,14 +78,27 @@ def nib(
     to_images = image_embeds.expand(captions, -1)[:, None]
     image_scores, image_sums = _add_up(image, to_texts, similarity, batch_size, **of_image)
     text_scores, text_sums = _add_up(text, to_images, similarity, batch_size, **of_text)
+    patches, image_class = clip.image.to_grid(image_scores, clip.grid(pixel_values))
     return Scores(
-        image=image_scores[:, 1:].unflatten(1, clip.grid(pixel_values)),
+        image=patches,
         text=text_scores,
         similarity=similarity,
-        image_class=image_scores[:, 0],
+        image_class=image_class,
         **{f"image_{name}": values for name, values in image_sums.items()},
         **{f"text_{name}": values for name, values in text_sums.items()},
     )
+
+
+def resolve_path(preset: str | None, **path: Any) -> dict[str, Any]:
+    """Fill in what is None of `n_steps`, `quadrature` and `lambda_min`: from a preset, else from the paper.
+
+    Raises:
+        ValueError: an unknown preset.
+    """
+    if preset is not None and preset not in PRESETS:
+        raise ValueError(f"preset must be one of {sorted(PRESETS)} or None, got {preset!r}")
+    known = PAPER | PRESETS.get(preset, {})
+    return {name: known[name] if value is None else value for name, value in path.items()}
 
 
 def _add_up(
@@ -88,15 +107,56 @@ def _add_up(
     """Integrate one tower: scores (captions, tokens), and what they should add up to and miss."""
     scores, start = integrate(split, targets, batch_size=batch_size, **path)
     scores, total = scores.flatten(0, 1), scores.sum(-1).flatten()  # (captions, tokens), (captions,)
-    zero = anchor(split, targets) if path["lambda_min"] else start
+    zero = anchor(split, targets, path["baseline"]) if path["lambda_min"] else start
     difference, whole = similarity - start.flatten(), similarity - zero.flatten()
     return scores, dict(difference=difference, gap=total - difference, gap_from_zero=total - whole)
 
 
 def _split_path(**path) -> tuple[dict, dict]:
-    """Give the path of the picture and that of the caption."""
+    """Return the path of the picture and that of the caption."""
     pairs = {name: tuple(value) if isinstance(value, (tuple, list)) else (value,) * 2 for name, value in path.items()}
     for name, pair in pairs.items():
         if len(pair) != 2:
             raise ValueError(f"{name} must be one value or two, of picture and caption, got {path[name]!r}")
     return tuple({name: pair[side] for name, pair in pairs.items()} for side in (0, 1))
+
+
+# Kinds of tokens that a baseline tells apart; padding keeps its own state and scores 0.
+OUTER, INNER, END, PADDING = range(4)  # class token or begin, patch or word
+
+
+def place_baseline(split: Split, kinds: Tensor, baseline: str | Tensor) -> HiddenStates | None:
+    """Return the state that each token has at the start of the path, or None for zero.
+
+    Args:
+        split: the tower, cut, with the batch of inputs in it.
+        kinds: (batch, tokens), of each token.
+        baseline: "zero", "mean", or a tensor (kinds, width).
+
+    Raises:
+        ValueError: another word, or a tensor of another shape or with values that are not finite.
+    """
+    z, n_kinds = split.hidden_states, 2 + int((kinds == END).any())
+    if isinstance(baseline, Tensor):
+        if tuple(baseline.shape) != (n_kinds, z.shape[-1]) or not baseline.isfinite().all():
+            raise ValueError(f"baseline must be finite and ({n_kinds}, {z.shape[-1]}), got {tuple(baseline.shape)}")
+        states = torch.cat([baseline.to(z), z.new_zeros(PADDING + 1 - n_kinds, z.shape[-1])])
+        return torch.where((kinds == PADDING)[..., None], z, states[kinds])
+    if baseline == "zero":
+        return None
+    if baseline != "mean":
+        raise ValueError(f"baseline must be 'zero', 'mean' or a tensor, got {baseline!r}")
+    inner = (kinds == INNER)[..., None].to(z)  # (batch, tokens, 1)
+    mean = (inner * z).sum(1, keepdim=True) / inner.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(inner.bool(), mean, z)
+
+
+def _kinds_of_image(clip: HookedCLIP, pixel_values: PixelValues) -> Tensor:
+    patches = torch.full((len(pixel_values), *clip.grid(pixel_values)), INNER, device=pixel_values.device)
+    return clip.image.from_grid(patches, OUTER)
+
+
+def _kinds_of_text(clip: HookedCLIP, input_ids: InputIds, attention_mask: AttentionMask | None) -> Tensor:
+    real, _ = clip.text.locate(input_ids, attention_mask)
+    kinds = torch.where(real, OUTER, PADDING).masked_fill(clip.text.words(input_ids, attention_mask), INNER)
+    return kinds.scatter(1, clip.text.find_end(input_ids)[:, None], END)

@@ -9,10 +9,11 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from nib.clip import HookedCLIP, Split
+from nib.checks import check_count
+from nib.clip import HookedCLIP
 from nib.methods.scores import Scores
-from nib.quadrature import check_count
-from nib.shapes import AttentionMask, InputIds, PairValues, PixelValues
+from nib.shapes import AttentionMask, InputIds, PairValues, PixelScores, PixelValues
+from nib.towers import Split
 
 
 def over_pairs(
@@ -64,17 +65,18 @@ def cut(
 
 
 def real_tokens(text: Split, attention_mask: AttentionMask | None) -> Tensor:
-    """Say which tokens of the captions are not padding: (batch, tokens) boolean.
-
-    What follows the pooled token is padding even without a mask: a causal tower cannot see it.
-    """
-    positions = torch.arange(text.hidden_states.shape[1], device=text.pool_index.device)
-    real = positions <= text.pool_index[:, None]
-    return real if attention_mask is None else real & attention_mask.bool()
+    """Say which tokens of the captions are not padding: (batch, tokens) boolean."""
+    return text.real
 
 
 def to_scores(
-    clip: HookedCLIP, pixel_values: PixelValues, real: Tensor, similarity: PairValues, image: Tensor, text: Tensor
+    clip: HookedCLIP,
+    pixel_values: PixelValues,
+    real: Tensor,
+    similarity: PairValues,
+    image: Tensor,
+    text: Tensor,
+    image_pixels: PixelScores | None = None,
 ) -> Scores:
     """Put scores of tokens on the grid and zero those of padding.
 
@@ -82,11 +84,13 @@ def to_scores(
         real: (batch, tokens) boolean, from `real_tokens`.
         image: (batch, 1 + patches), the class token first, or (batch, grid_h, grid_w) without one.
         text: (batch, tokens).
+        image_pixels: (batch, height, width), the map at pixels, of a method that has one.
     """
-    on_grid = image.ndim == 3
+    image, image_class = (image, None) if image.ndim == 3 else clip.image.to_grid(image, clip.grid(pixel_values))
     return Scores(
-        image=image if on_grid else image[:, 1:].unflatten(1, clip.grid(pixel_values)),
+        image=image,
         text=torch.where(real, text, 0.0),
         similarity=similarity.detach(),
-        image_class=None if on_grid else image[:, 0],
+        image_class=image_class,
+        image_pixels=image_pixels,
     )

@@ -25,21 +25,11 @@ def pixel_gradient(
     Differs from the released code, which has no such method: what it calls a saliency map is the
     gradient of an attention (`saliency`).
 
-    Args:
-        pixel_values: (batch, channels, height, width); one picture serves all captions.
-        input_ids: (batch, tokens), with begin and end.
-        attention_mask: (batch, tokens), 1 at tokens; None where nothing is padded.
-        batch_size: pairs at once; bounds memory.
-        seed: unused, nothing here is random.
-
     Returns:
         Scores, at least 0: cosine per unit of a normalised pixel, or of an embedding. A class token
         has no pixels and no score.
-
-    Raises:
-        ValueError: a parameter out of its range, or batches that do not pair up.
     """
-    patch = clip.model.config.vision_config.patch_size
+    patch = clip.image.patch
 
     def score(pixels, embeddings, pixel_gradients, embedding_gradients):
         return avg_pool2d(pixel_gradients.abs().amax(1), patch), embedding_gradients.abs().sum(-1)

@@ -1,17 +1,18 @@
 """RISE: randomised input sampling for explanation (Petsiuk, Das and Saenko, BMVC 2018)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, cosine_similarity, interpolate
 
-from nib.clip import HookedCLIP, Split
+from nib.checks import check_count
+from nib.clip import HookedCLIP
 from nib.methods.gradients import token_embeddings
 from nib.methods.pairs import over_pairs, real_tokens, to_scores
 from nib.methods.scores import Scores
-from nib.quadrature import check_count
-from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PixelValues, TokenScores
+from nib.shapes import AttentionMask, Embeds, InputIds, PixelScores, PixelValues, TokenScores
+from nib.towers import Split
 
 
 @torch.no_grad()
@@ -25,6 +26,8 @@ def rise(
     grid: int = 8,
     p: float = 0.1,
     text_masks: int = 200,
+    text_cells: int | None = 8,
+    by_coverage: bool = False,
     batch_size: int = 64,
     seed: int = 0,
 ) -> Scores:
@@ -32,37 +35,35 @@ def rise(
 
     S = sum over masks of cos(input * mask) * mask / (n_masks * p) (Eq. 6 of Petsiuk et al.). Masks
     of the picture are smooth: grids of 0 and 1, upsampled bilinearly and shifted at random. They
-    multiply normalised pixels, so 0 is the mean colour. Masks of the caption are 0 or 1 for each
-    token and channel, and multiply the token embeddings, before positions are added; the score of
-    a token is the mean over its channels. The other embedding is held fixed.
+    multiply normalised pixels, so 0 is the mean colour. Masks of the caption are the same in one dimension, along
+    its tokens, begin and end included; they multiply the token embeddings, before positions are added. The other
+    embedding is held fixed. With few cells and p = 0.1 about half of the masks of a caption keep nothing.
 
     Differs from the released code: the masks come from a seed, not from a cache file in the working
-    directory, and the map is averaged in each patch, so that it has the shape of all other maps.
+    directory; beside the map at pixels (`image_pixels`) its mean in each patch is kept.
 
     Args:
-        pixel_values: (batch, channels, height, width); one picture serves all captions, and its
-            masked forward passes are then shared.
-        input_ids: (batch, tokens), with begin and end.
-        attention_mask: (batch, tokens), 1 at tokens; None where nothing is padded.
         n_masks: masks of the picture, at least 1; the paper's default.
         grid: cells of a mask along each side, at least 1.
-        p: probability that a cell, or a channel of a token, is kept, in (0, 1].
+        p: probability that a cell is kept, in (0, 1].
         text_masks: masks of the caption, at least 1.
-        batch_size: masked inputs at once; bounds memory.
+        text_cells: cells of a mask along the caption, at least 1, interpolated linearly; or None for a 0 or 1 drawn
+            for each token and channel, closest to the paper's definition.
+        by_coverage: divide the sum at each pixel or token by how much of it the masks kept, not by its
+            expectation n_masks * p: otherwise the map shows where the masks happened to fall.
         seed: of the masks. All pairs see the same: a pair scores the same in any batch.
 
     Returns:
         Scores in cosine units: an average of similarities, of any sign, not a difference. A class
         token has no pixels and no score.
-
-    Raises:
-        ValueError: a parameter out of its range, or batches that do not pair up.
     """
     for name, value in (("n_masks", n_masks), ("grid", grid), ("text_masks", text_masks), ("batch_size", batch_size)):
         check_count(name, value)
+    if text_cells is not None:
+        check_count("text_cells", text_cells)
     if not 0 < p <= 1:
         raise ValueError(f"p must be in (0, 1], got {p}")
-    patch = clip.model.config.vision_config.patch_size
+    patch = clip.image.patch
 
     def explain(pixel_values, input_ids, attention_mask):
         text = clip.text.split(input_ids, 0, attention_mask)
@@ -70,12 +71,15 @@ def rise(
         image_embeds = clip.image.embed(pixel_values)
         chunk = max(1, batch_size // len(pixel_values))
         masks = draw_image_masks(n_masks, grid, p, pixel_values.shape[-2:], seed, chunk)
-        image_scores = _score_image(clip, pixel_values, text_embeds, masks, patch) / (n_masks * p)
-        tokens = token_embeddings(clip, input_ids)
-        masks = draw_text_masks(text_masks, *tokens.shape[1:], p, seed)
-        text_scores = _score_text(text, tokens, image_embeds, masks, batch_size) / (text_masks * p)
+        pixels, kept = _score_image(clip, pixel_values, text_embeds, masks)
+        pixels = pixels / kept.clamp(min=1e-12) if by_coverage else pixels / (n_masks * p)
+        tokens, real = token_embeddings(clip, input_ids), real_tokens(text, attention_mask)
+        lengths = real.shape[1] - real.int().flip(1).argmax(1)  # up to the last token that is no padding
+        masks = draw_text_masks(text_masks, lengths.tolist(), tokens.shape[-1], p, seed, text_cells, tokens.shape[1])
+        words, kept = _score_text(text, tokens, image_embeds, masks, batch_size)
+        words = words / kept.clamp(min=1e-12) if by_coverage else words / (text_masks * p)
         similarity = cosine_similarity(image_embeds, text_embeds)
-        return to_scores(clip, pixel_values, real_tokens(text, attention_mask), similarity, image_scores, text_scores)
+        return to_scores(clip, pixel_values, real, similarity, avg_pool2d(pixels, patch), words, image_pixels=pixels)
 
     pairs = len(input_ids) if len(pixel_values) == 1 else batch_size
     return over_pairs(explain, pixel_values, input_ids, attention_mask, pairs)
@@ -100,38 +104,64 @@ def draw_image_masks(n_masks: int, grid: int, p: float, size, seed: int, chunk: 
         yield torch.stack([mask[row : row + size[0], column : column + size[1]] for mask, row, column in shifts])
 
 
-def draw_text_masks(n_masks: int, tokens: int, width: int, p: float, seed: int) -> Tensor:
-    """Draw a 0 or 1 for each token and channel: (n_masks, tokens, width) boolean.
+def draw_text_masks(
+    n_masks: int, lengths: Sequence[int], width: int, p: float, seed: int, cells: int | None, tokens: int
+) -> Tensor:
+    """Draw the masks of some captions: (n_masks, captions, tokens, 1 or width) in [0, 1], ones at padding.
 
-    Token after token from one generator, so that padding leaves the masks of a caption as they are.
+    What is drawn does not depend on the length, so that a caption gets the same masks in any batch.
+
+    Args:
+        lengths: tokens of each caption, padding left out.
+        cells: of a mask: each is 1 with probability p, grows to ceil(length / cells) tokens as in `draw_image_masks`,
+            and serves all channels; None draws token after token, for each channel.
+        tokens: padded length.
     """
     generator = torch.Generator().manual_seed(seed)
-    return torch.stack([torch.rand(n_masks, width, generator=generator) < p for _ in range(tokens)], 1)
+    if cells is None:
+        drawn = [torch.rand(n_masks, width, generator=generator) < p for _ in range(tokens)]
+        return torch.stack(drawn, 1)[:, None].float().expand(-1, len(lengths), -1, -1)
+    kept = (torch.rand(n_masks, cells, generator=generator) < p).double()
+    places = torch.rand(n_masks, generator=generator)  # of the crop, in [0, 1) of a cell
+    masks = torch.ones(n_masks, len(lengths), tokens, 1, dtype=torch.double)
+    for length in set(lengths):
+        size = -(-length // cells)
+        grown = interpolate(kept[:, None], (cells + 1) * size, mode="linear", align_corners=False)[:, 0]
+        columns = (places * size).long()[:, None] + torch.arange(length)  # (n_masks, length)
+        rows = [index for index, other in enumerate(lengths) if other == length]
+        masks[:, rows, :length, 0] = grown.gather(1, columns)[:, None]
+    return masks
 
 
-def _score_image(clip, pixel_values: PixelValues, text_embeds: Embeds, masks: Iterator[Tensor], patch) -> GridScores:
-    """Sum similarity * mask, averaged in each patch: (pairs, grid_h, grid_w)."""
-    total = 0.0
+def _score_image(
+    clip: HookedCLIP, pixel_values: PixelValues, text_embeds: Embeds, masks: Iterator[Tensor]
+) -> tuple[PixelScores, Tensor]:
+    """Sum similarity * mask at each pixel, (pairs, height, width), and the masks, (height, width)."""
+    total, kept = 0.0, 0.0
     for chunk in masks:  # (masks, height, width)
         chunk = chunk.to(pixel_values)
         masked = (chunk[:, None, None] * pixel_values).flatten(0, 1)  # (masks * pictures, channels, height, width)
         embeds = clip.image.embed(masked).unflatten(0, (len(chunk), -1))  # (masks, 1 or pairs, embed)
         similarity = cosine_similarity(embeds, text_embeds, dim=-1)  # (masks, pairs)
-        total = total + torch.einsum("mp,mhw->phw", similarity, avg_pool2d(chunk, patch))
-    return total
+        total = total + torch.einsum("mp,mhw->phw", similarity, chunk)
+        kept = kept + chunk.sum(0)
+    return total, kept
 
 
-def _score_text(text: Split, tokens: Tensor, image_embeds: Embeds, masks: Tensor, batch_size: int) -> TokenScores:
-    """Sum similarity * mask, averaged over the width: (pairs, tokens)."""
+def _score_text(
+    text: Split, tokens: Tensor, image_embeds: Embeds, masks: Tensor, batch_size: int
+) -> tuple[TokenScores, TokenScores]:
+    """Sum similarity * mask at each token, and the masks, both averaged over the width: (pairs, tokens)."""
     image_embeds = image_embeds.expand(len(text), -1)
     scores = []
     for first in range(0, len(text), batch_size):
         rows = slice(first, first + batch_size)
-        part, kept = text[rows], 0.0
-        for chunk in masks.split(max(1, batch_size // len(part))):  # (masks, tokens, width)
-            removed = ~chunk[:, None].to(tokens.device) * tokens[rows]  # (masks, pairs, tokens, width)
+        part, total = text[rows], 0.0
+        for chunk in masks[:, rows].split(max(1, batch_size // len(part))):  # (masks, pairs, tokens, 1 or width)
+            chunk = chunk.to(tokens)
+            removed = (1 - chunk) * tokens[rows]  # (masks, pairs, tokens, width)
             embeds = part((part.hidden_states - removed).flatten(0, 1)).unflatten(0, (len(chunk), -1))
             similarity = cosine_similarity(embeds, image_embeds[rows], dim=-1)  # (masks, pairs)
-            kept = kept + torch.einsum("mp,mt->pt", similarity, chunk.to(tokens).mean(-1))
-        scores.append(kept)
-    return torch.cat(scores)
+            total = total + torch.einsum("mp,mpt->pt", similarity, chunk.mean(-1))
+        scores.append(total)
+    return torch.cat(scores), masks.mean(-1).sum(0).to(tokens)

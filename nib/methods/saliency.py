@@ -25,18 +25,8 @@ def saliency(
     Differs from the released code: the text is read at the row of the token that the tower pools.
     Without padding that is the last row, which the released code takes.
 
-    Args:
-        pixel_values: (batch, channels, height, width); one picture serves all captions.
-        input_ids: (batch, tokens), with begin and end.
-        attention_mask: (batch, tokens), 1 at tokens; None where nothing is padded.
-        batch_size: pairs at once; bounds memory.
-        seed: unused, nothing here is random.
-
     Returns:
         Scores, at least 0, in logit units per unit of attention.
-
-    Raises:
-        ValueError: a parameter out of its range, or batches that do not pair up.
     """
 
     def relevance(attentions, gradients):

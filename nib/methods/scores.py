@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nib.shapes import GridScores, PairValues, TokenScores
+from nib.shapes import GridScores, PairValues, PixelScores, TokenScores
 
 SUMS = tuple(f"{side}_{name}" for side in ("image", "text") for name in ("difference", "gap", "gap_from_zero"))
 
@@ -18,9 +18,12 @@ class Scores:
         image_class: (batch,), the class token, where the image tower has one. It is not on the
             map, and can carry most of the sum.
         image_difference, text_difference: (batch,), what all scores of a modality should add up to:
-            F(z) - F(lambda_min z) for NIB. These and the gaps are None where a method has no such sum.
+            F(z) - F(lambda_min z) for NIB, with the zero baseline. These and the gaps are None where a
+            method has no such sum.
         image_gap, text_gap: (batch,), how far the sum misses that.
-        image_gap_from_zero, text_gap_from_zero: (batch,), how far it misses F(z) - F(0), the whole path's.
+        image_gap_from_zero, text_gap_from_zero: (batch,), how far it misses F(z) - F(baseline), the whole path's.
+        image_pixels: (batch, height, width), the map at pixels, where the method has one (RISE); `image` is then its
+            mean in each patch.
     """
 
     image: GridScores
@@ -33,3 +36,9 @@ class Scores:
     text_gap: PairValues | None = None
     image_gap_from_zero: PairValues | None = None
     text_gap_from_zero: PairValues | None = None
+    image_pixels: PixelScores | None = None
+
+    @property
+    def image_map(self) -> GridScores | PixelScores:
+        """The finest map that there is: at pixels, else on the patch grid."""
+        return self.image if self.image_pixels is None else self.image_pixels

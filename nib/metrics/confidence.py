@@ -1,7 +1,7 @@
 """Measure how far a map keeps what the similarity rests on: Confidence Drop and Increase.
 
-Exports `confidence`, `embed_pairs`, `PROTOCOLS` and `HIGHER_IS_BETTER`. Each input is multiplied by its own
-map, stretched to [0, 1], and the similarity of the pair is computed again (Chattopadhyay et al.,
+Exports `confidence`, `embed_pairs`, `is_constant`, `PROTOCOLS`, `HIGHER_IS_BETTER` and `DIAGNOSTICS`. Each input is
+multiplied by its own map, stretched to [0, 1], and the similarity of the pair is computed again (Chattopadhyay et al.,
 Grad-CAM++, 2018, on probabilities; the M2IB and NIB papers, on cosines). An all-ones map drops nothing, so
 smooth and bright maps do well: compare with the controls.
 """
@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from nib.clip import HookedCLIP, Split
+from nib.checks import check_count
+from nib.clip import HookedCLIP
+from nib.heatmaps import to_heatmap
 from nib.methods.gradients import token_embeddings
 from nib.methods.pairs import real_tokens
 from nib.methods.scores import Scores
-from nib.quadrature import check_count
-from nib.result import to_heatmap
-from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PairValues, PixelValues, TokenScores
+from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PairValues, PixelScores, PixelValues, TokenScores
+from nib.towers import Split
 
 PROTOCOLS = ("paper", "released")
 SIDES = ("image", "text")
@@ -31,6 +32,9 @@ HIGHER_IS_BETTER = {
     "image_drop_relative": False,
     "text_drop_relative": False,
 }
+
+DIAGNOSTICS = ("dark_share", "constant_map", "text_constant_map")  # what a Drop may come from; neither good nor bad
+DARK = 0.1
 
 
 @torch.no_grad()
@@ -55,21 +59,28 @@ def confidence(
     that is stretched and are then cut off, so that the caption is encoded without them and pooled
     at its largest id; and a token that occurs twice is weighted by both scores at both places.
 
+    A constant map cannot be stretched. Under "paper" it is all ones and masks nothing. The released code divides
+    0 by 0 there, so that "released" needs a rule of its own: a map without a positive score, such as Grad-CAM's where
+    its relu leaves nothing, is all zeros and masks everything; one of positive scores is all ones.
+
     Args:
         pixel_values: (batch, channels, height, width); one picture serves all captions.
         input_ids: (batch, tokens), with begin and end.
         attention_mask: (batch, tokens), 1 at tokens; None where nothing is padded.
-        scores: of these pairs, of any unit: only the order and spacing within a map matter.
+        scores: of these pairs, of any unit: only the order and spacing within a map matter. The map at pixels is
+            taken where a method has one.
         protocol: one of `PROTOCOLS`.
         batch_size: pairs at once; bounds memory.
-        sides: which of `SIDES` to measure; pictures are measured the same under both protocols.
+        sides: which of `SIDES` to measure; pictures are measured the same under both protocols, but for constant maps.
         embeds: of the pictures and of the captions, (batch, embed) each, from `clip.image.embed` and
             `clip.text.embed`; None where they are not known yet.
 
     Returns:
         (batch,) each, in points (hundredths of a cosine): `image_drop` and `text_drop`, max(0, o - s) * 100,
         lower is better; `image_increase` and `text_increase`, 100 where s > o, else 0, higher is better; and
-        `image_drop_relative`, `text_drop_relative`, the drop in percent of o, NaN where o is not positive.
+        `image_drop_relative`, `text_drop_relative`, the drop in percent of o, NaN where o is not positive. And
+        `DIAGNOSTICS`: `dark_share`, the share of the picture's stretched map below 0.1, in [0, 1]; `constant_map` and
+        `text_constant_map`, 1 where the map to be stretched is constant, else 0.
 
     Raises:
         ValueError: unknown protocol or side, batches that do not fit, or scores that are not finite.
@@ -85,7 +96,7 @@ def confidence(
             f"scores must be of these pairs: {tuple(scores.image.shape)} and {tuple(scores.text.shape)}"
             f" do not fit pictures {tuple(pixel_values.shape)} and captions {tuple(input_ids.shape)}"
         )
-    if not (scores.image.isfinite().all() and scores.text.isfinite().all()):  # it would stretch to a map of ones
+    if not (scores.image_map.isfinite().all() and scores.text.isfinite().all()):  # it would stretch to a map of ones
         raise ValueError("scores must be finite, got NaN or infinity")
     weigh_text = {"paper": _weigh_words, "released": _weigh_stripped}[protocol]
     embeds = embeds or embed_pairs(clip, pixel_values, input_ids, attention_mask, batch_size)
@@ -97,11 +108,15 @@ def confidence(
         found = {}
         if "image" in sides:
             pictures = pixel_values if len(pixel_values) == 1 else pixel_values[rows]
-            found |= _compare("image", *_weigh_picture(clip, pictures, image, text, scores.image[rows]))
+            heatmap, constant = _stretch_picture(scores.image_map[rows], pictures, protocol)
+            found |= {"dark_share": (heatmap < DARK).to(image).mean((1, 2)), "constant_map": constant.to(image)}
+            found |= _compare("image", *_weigh_picture(clip, pictures, image, text, heatmap))
         if "text" in sides:
-            found |= _compare("text", *weigh_text(clip, input_ids[rows], mask, image, scores.text[rows]))
+            *similarities, constant = weigh_text(clip, input_ids[rows], mask, image, scores.text[rows])
+            found |= _compare("text", *similarities) | {"text_constant_map": constant.to(image)}
         parts.append(found)
-    return {name: torch.cat([part[name] for part in parts]) for name in HIGHER_IS_BETTER if name in parts[0]}
+    names = [name for name in (*HIGHER_IS_BETTER, *DIAGNOSTICS) if name in parts[0]]
+    return {name: torch.cat([part[name] for part in parts]) for name in names}
 
 
 @torch.no_grad()
@@ -128,45 +143,59 @@ def _compare(side: str, before: PairValues, after: PairValues) -> dict[str, Pair
     }
 
 
+def is_constant(scores: GridScores | PixelScores) -> Tensor:
+    """Say which maps have one score throughout: (batch,) boolean."""
+    return (scores == scores[:, :1, :1]).all(2).all(1)
+
+
+def _stretch_picture(scores: GridScores | PixelScores, pixel_values: PixelValues, protocol: str) -> tuple:
+    """Return the maps at pixels, in [0, 1], and which of them are constant."""
+    heatmap, constant = to_heatmap(scores, tuple(pixel_values.shape[-2:])).to(pixel_values), is_constant(scores)
+    if protocol == "released":
+        masks_all = constant & (scores[:, 0, 0] <= 0)
+        heatmap = torch.where(masks_all[:, None, None], 0.0, heatmap)
+    return heatmap, constant
+
+
 def _weigh_picture(
-    clip: HookedCLIP, pixel_values: PixelValues, image_embeds: Embeds, text_embeds: Embeds, scores: GridScores
+    clip: HookedCLIP, pixel_values: PixelValues, image_embeds: Embeds, text_embeds: Embeds, heatmap: PixelScores
 ) -> tuple[PairValues, PairValues]:
-    heatmap = to_heatmap(scores, tuple(pixel_values.shape[-2:])).to(pixel_values)
     weighted = clip.image.embed(heatmap[:, None] * pixel_values)
     return cosine_similarity(image_embeds, text_embeds), cosine_similarity(weighted, text_embeds)
 
 
 def _weigh_words(
     clip: HookedCLIP, input_ids: InputIds, attention_mask: AttentionMask | None, image_embeds: Embeds, scores
-) -> tuple[PairValues, PairValues]:
+) -> tuple[PairValues, PairValues, Tensor]:
     split = clip.text.split(input_ids, 0, attention_mask)
-    positions = torch.arange(input_ids.shape[1], device=input_ids.device)
-    words = real_tokens(split, attention_mask) & (positions > 0) & (positions != split.pool_index[:, None])
-    weights = torch.where(words, _stretch(scores, words), 1.0)
-    return _encode_weighted(clip, split, input_ids, weights, image_embeds)
+    words = clip.text.words(input_ids, attention_mask)
+    stretched, constant = _stretch(scores, words)
+    weights = torch.where(words, stretched, 1.0)
+    return *_encode_weighted(clip, split, input_ids, weights, image_embeds), constant
 
 
 def _weigh_stripped(
     clip: HookedCLIP, input_ids: InputIds, attention_mask: AttentionMask | None, image_embeds: Embeds, scores
-) -> tuple[PairValues, PairValues]:
+) -> tuple[PairValues, PairValues, Tensor]:
     whole = clip.text.split(input_ids, 0, attention_mask)
     real = real_tokens(whole, attention_mask)
-    positions = torch.arange(input_ids.shape[1], device=input_ids.device)
-    words = (real & (positions != whole.pool_index[:, None]))[:, 1:]
+    words = clip.text.words(input_ids, attention_mask)[:, 1:]
     # Padding gets the smallest id, so that it is never the largest; a causal tower does not see it.
     ids = torch.where(words, input_ids[:, 1:], 0)
     split = replace(clip.text.split(ids, 0, words.long()), pool_index=ids.argmax(1))
-    stretched = torch.where(words, _stretch(scores, real)[:, 1:], 1.0)
+    stretched, constant = _stretch(scores, real)
+    masks_all = constant & (scores[:, 0] <= 0)
+    stretched = torch.where(words, torch.where(masks_all[:, None], 0.0, stretched)[:, 1:], 1.0)
     same = ids[:, :, None] == ids[:, None]  # (batch, tokens, tokens)
     weights = torch.where(same, stretched[:, None], 1.0).prod(-1)
-    return _encode_weighted(clip, split, ids, weights, image_embeds)
+    return *_encode_weighted(clip, split, ids, weights, image_embeds), constant
 
 
-def _stretch(scores: TokenScores, among: Tensor) -> TokenScores:
-    """Stretch each row to [0, 1] over the tokens in `among`; all ones where those are equal."""
+def _stretch(scores: TokenScores, among: Tensor) -> tuple[TokenScores, Tensor]:
+    """Stretch each row to [0, 1] over the tokens in `among`; all ones where those are equal, and which rows are so."""
     low = torch.where(among, scores, torch.inf).amin(1, keepdim=True)
     high = torch.where(among, scores, -torch.inf).amax(1, keepdim=True)
-    return torch.where(high > low, (scores - low) / (high - low), 1.0)
+    return torch.where(high > low, (scores - low) / (high - low), 1.0), (high <= low)[:, 0]
 
 
 def _encode_weighted(

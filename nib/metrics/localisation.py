@@ -1,15 +1,17 @@
 """Measure whether a map lies on the object that the text names.
 
-Exports `pointing_game`, `auc`, `energy_inside`, `put_on_masks` and `HIGHER_IS_BETTER`.
+Exports `pointing_game`, `auc`, `selectivity`, `energy_inside`, `put_on_masks` and `HIGHER_IS_BETTER`. Against the
+whole picture a map that lies on any object does well, whatever the text says: `selectivity` sets the named object
+against the others alone.
 """
 
 import torch
 from scipy.stats import rankdata
 
-from nib.plotting import upsample
+from nib.heatmaps import upsample
 from nib.shapes import GridScores
 
-HIGHER_IS_BETTER = {"pointing_game": True, "auc": True, "energy_inside": True}
+HIGHER_IS_BETTER = {"pointing_game": True, "auc": True, "selectivity": True, "energy_inside": True}
 
 
 def pointing_game(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
@@ -34,7 +36,7 @@ def pointing_game(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
 
 
 def auc(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
-    """Give the area under the ROC curve of the map as a detector of the object's pixels.
+    """Return the area under the ROC curve of the map as a detector of the object's pixels.
 
     It is the probability that a pixel on the object scores higher than a pixel beside it, ties
     counting half. The map is upsampled bilinearly to the size of the mask.
@@ -54,14 +56,45 @@ def auc(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
     inside = masks.bool().flatten(1).cpu()
     if inside.all(1).any():
         raise ValueError("every mask must leave at least one pixel of background")
-    ranks = torch.from_numpy(rankdata(large.numpy(), axis=1))  # ties share their mean rank
-    n_inside, n_outside = inside.sum(1), (~inside).sum(1)
-    higher = (ranks * inside).sum(1) - n_inside * (n_inside + 1) / 2  # pairs (in, out) with the first higher
-    return higher / (n_inside * n_outside)
+    return _area(large, inside, ~inside)
+
+
+def selectivity(scores: GridScores, masks: torch.Tensor, other_masks: torch.Tensor) -> torch.Tensor:
+    """Return the area under the ROC curve of the map between the named object and the other ones.
+
+    It is `auc` with the background left out: the probability that a pixel on the named object scores higher than a
+    pixel on an object that is not named. A map that shows objects, whatever the text says, is at chance.
+
+    Args:
+        scores: (batch, grid_h, grid_w), signed or not; only their order matters.
+        masks: (batch, height, width) boolean, where the named object is seen.
+        other_masks: the same, where objects are seen that are not named.
+
+    Returns:
+        (batch,) float64 in [0, 1], higher is better; 0.5 is chance, and a constant map; NaN where there is no other
+        object.
+
+    Raises:
+        ValueError: shapes that do not fit, scores that are not finite, a mask without a pixel, or a pixel
+            on both masks.
+    """
+    large = put_on_masks(scores, masks).flatten(1).cpu()
+    if other_masks.shape != masks.shape or (masks.bool() & other_masks.bool()).any():
+        raise ValueError(f"other_masks must be {tuple(masks.shape)} and beside masks, got {tuple(other_masks.shape)}")
+    return _area(large, masks.bool().flatten(1).cpu(), other_masks.bool().flatten(1).cpu())
+
+
+def _area(large: torch.Tensor, inside: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:
+    """Return the share of pairs (in, out) with the first higher; all are (batch, pixels)."""
+    seen = inside | outside
+    ranks = torch.from_numpy(rankdata(torch.where(seen, large, -torch.inf).numpy(), axis=1))  # ties share their mean
+    n_inside, n_outside, n_below = (each.sum(1).double() for each in (inside, outside, ~seen))
+    higher = (ranks * inside).sum(1) - n_inside * (n_below + (n_inside + 1) / 2)
+    return higher / (n_inside * n_outside)  # 0 / 0 without a pixel outside
 
 
 def energy_inside(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
-    """Give the share of the map's positive mass that lies on the object (Wang et al., 2020).
+    """Return the share of the map's positive mass that lies on the object (Wang et al., 2020).
 
     The map is upsampled bilinearly to the size of the mask, and only then cut at zero. A map
     without a positive score counts as one that is the same everywhere.

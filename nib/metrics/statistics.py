@@ -1,18 +1,21 @@
 """Put an interval on a mean, and a test on a difference.
 
-Exports `bootstrap_interval`, `summarise` and `compare`.
+Exports `bootstrap_interval`, `summarise`, `compare` and `holm`. Shares of pairs (Increase) have their own: Wilson's
+interval, and McNemar's exact test.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import pandas as pd
-from scipy.stats import wilcoxon
+from scipy.stats import binomtest, wilcoxon
+
+SHARES = {"image_increase": 100, "text_increase": 100, "constant_map": 1, "text_constant_map": 1}  # what a hit counts
 
 
 def bootstrap_interval(values: np.ndarray, seed: int = 0, n_resamples: int = 2000) -> tuple[float, float]:
-    """Give the 95 % percentile bootstrap interval of the mean.
+    """Return the 95 % percentile bootstrap interval of the mean.
 
     Args:
         values: (n,), at least 2, finite.
@@ -38,7 +41,10 @@ def _draw(n: int, n_resamples: int, seed: int) -> np.ndarray:
 
 
 def summarise(values: pd.DataFrame, by: str | Sequence[str]) -> pd.DataFrame:
-    """Average `value` in each group, with its 95 % bootstrap interval.
+    """Average `value` in each group, with its 95 % interval: Wilson's for shares, else the percentile bootstrap.
+
+    A group is one of shares where its `metric` is, or, in a table not grouped by `metric`, where all values are
+    0 and 1, or 0 and 100. The bootstrap would give [0, 0] to 0 of 40.
 
     Args:
         values: a tidy table with a column `value`, such as `nib.evaluate` gives. NaN values, where a
@@ -59,7 +65,9 @@ def summarise(values: pd.DataFrame, by: str | Sequence[str]) -> pd.DataFrame:
     rows = []
     for key, group in values.groupby(by, sort=False, dropna=False):
         found = group["value"].dropna().to_numpy()
-        low, high = bootstrap_interval(found) if len(found) > 1 else (np.nan, np.nan)
+        hit = _find_hit(found, by, key)
+        interval = bootstrap_interval if hit is None else partial(_wilson_interval, hit=hit)
+        low, high = interval(found) if len(found) > 1 else (np.nan, np.nan)
         mean = found.mean() if len(found) else np.nan
         rows.append({**dict(zip(by, key)), "n": len(found), "mean": mean, "low": low, "high": high})
     return pd.DataFrame(rows, columns=[*by, "n", "mean", "low", "high"])
@@ -74,10 +82,15 @@ def compare(values: pd.DataFrame, by: Sequence[str], column: str = "method", ref
         column: what is compared.
         reference: the entry of `column` that the others are compared with.
 
+    Shares, told as in `summarise`, are tested by McNemar's exact test: the binomial test of the pairs on which the two
+    differ. All else is tested by Wilcoxon's signed-rank test (two-sided, zero differences split between the signs),
+    which does not test the mean: it asks whether the differences lie symmetrically about 0.
+
     Returns:
         One row a group and method: `by`, `column`, `n` pairs that both have, `difference` (mean of method less
-        reference), its 95 % bootstrap interval `low`, `high`, and `p` of Wilcoxon's signed-rank test (two-sided, zero
-        differences split between the signs, not corrected for many tests; 1 where nothing differs).
+        reference), its 95 % interval `low`, `high` (for shares Newcombe's, from Wilson's of each, else the percentile
+        bootstrap), `p` (1 where nothing differs), and `p_holm`, corrected for the number of rows; leave out of `values`
+        what repeats other rows.
 
     Raises:
         ValueError: the reference is not among the methods.
@@ -92,11 +105,69 @@ def compare(values: pd.DataFrame, by: Sequence[str], column: str = "method", ref
         for method in group[column].unique():
             if method == reference:
                 continue
-            difference = (table[method] - table[reference]).dropna().to_numpy()
-            if len(difference) < 2:
+            first, second = table[[method, reference]].dropna().to_numpy().T
+            if len(first) < 2:
                 continue
-            low, high = bootstrap_interval(difference)
-            p = wilcoxon(difference, zero_method="zsplit").pvalue if difference.any() else 1.0
-            statistics = dict(n=len(difference), difference=difference.mean(), low=low, high=high, p=float(p))
-            rows.append({**dict(zip(by, key)), column: method, **statistics})
-    return pd.DataFrame(rows, columns=[*by, column, "n", "difference", "low", "high", "p"])
+            hit = _find_hit(np.concatenate([first, second]), by, key)
+            compared = _compare_means(first - second) if hit is None else _compare_shares(first, second, hit)
+            names = {**dict(zip(by, key)), column: method}
+            rows.append({**names, "n": len(first), "difference": (first - second).mean(), **compared})
+    frame = pd.DataFrame(rows, columns=[*by, column, "n", "difference", "low", "high", "p"])
+    return frame.assign(p_holm=holm(frame["p"].to_numpy(float)))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Correct p values for their number (Holm, 1979): that below 0.05 at least one is wrong in at most 5 % of tables.
+
+    Args:
+        p: (tests,), in [0, 1].
+
+    Returns:
+        (tests,): the k-th smallest times the number of tests from it on, never below that of a smaller one, at most 1.
+
+    Example:
+        >>> holm(np.array([0.01, 0.04, 0.03])).round(2).tolist()
+        [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p, kind="stable")
+    corrected = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return corrected[np.argsort(order, kind="stable")]
+
+
+def _find_hit(values: np.ndarray, by: Sequence[str], key: tuple) -> float | None:
+    """Return what a hit counts where values are shares, 1 or 100, else None."""
+    if "metric" in by:
+        return SHARES.get(dict(zip(by, key))["metric"])
+    top = values.max(initial=0)
+    return float(top) if top in (1, 100) and np.isin(values, [0, top]).all() else None
+
+
+def _wilson_interval(values: np.ndarray, hit: float) -> tuple[float, float]:
+    interval = binomtest(int((values == hit).sum()), len(values)).proportion_ci(method="wilson")
+    return hit * float(interval.low), hit * float(interval.high)
+
+
+def _compare_means(difference: np.ndarray) -> dict[str, float]:
+    low, high = bootstrap_interval(difference)
+    p = wilcoxon(difference, zero_method="zsplit").pvalue if difference.any() else 1.0
+    return dict(low=low, high=high, p=float(p))
+
+
+def _compare_shares(first: np.ndarray, second: np.ndarray, hit: float) -> dict[str, float]:
+    """Test two paired shares by McNemar's exact test; the interval is Newcombe's (1998, method 10)."""
+    n, gained, lost = len(first), int((first > second).sum()), int((first < second).sum())
+    both, neither = int(((first == hit) & (second == hit)).sum()), int(((first == 0) & (second == 0)).sum())
+    p = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    product = both * neither - gained * lost
+    margins = (both + gained) * (lost + neither) * (both + lost) * (gained + neither)
+    excess = max(product - n / 2, 0) if product > 0 else product  # corrected for continuity
+    phi = excess / np.sqrt(margins) if margins else 0.0
+    share_1, share_2 = (both + gained) / n, (both + lost) / n
+    (low_1, high_1), (low_2, high_2) = (np.array(_wilson_interval(each, hit)) / hit for each in (first, second))
+
+    def join(below: float, above: float) -> float:
+        return np.sqrt(below**2 - 2 * phi * below * above + above**2)
+
+    low = share_1 - share_2 - join(share_1 - low_1, high_2 - share_2)
+    high = share_1 - share_2 + join(high_1 - share_1, share_2 - low_2)
+    return dict(low=float(hit * low), high=float(hit * high), p=float(p))

@@ -1,7 +1,7 @@
 """Put numbers on the statements of the NIB paper: its theorems, its properties, and the limits it names.
 
 `information` and `estimates` are Theorem 1, `noiseless` Theorem 2, `path` Theorem 3 and Sensitivity, `invariance`
-Implementation Invariance. The link between a score and the similarity is in `studies.removal`.
+Implementation Invariance.
 """
 
 from studies.theory.estimates import compare_estimates

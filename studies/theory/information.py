@@ -13,7 +13,7 @@ from scipy.stats import multivariate_normal, norm
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 
-from nib.quadrature import check_count
+from nib.checks import check_count
 
 
 def estimate_covariance(states: ArrayLike) -> NDArray:
@@ -68,7 +68,7 @@ def gaussian_information(eigenvalues: ArrayLike, lambdas: ArrayLike, sigma: floa
 
 
 def difference_limit(eigenvalues: ArrayLike, larger: float, smaller: float) -> float:
-    """Return the limit of I(larger) - I(smaller) as sigma -> 0: rank(Sigma) log(larger / smaller) (Theorem 2).
+    """Return what I(larger) - I(smaller) tends to as sigma -> 0: rank(Sigma) log(larger / smaller) (Theorem 2).
 
     Each of the two grows without a bound; their difference says nothing of the states but their rank.
 

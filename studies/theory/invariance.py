@@ -10,7 +10,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from nib.clip import HookedCLIP, Split
+from nib.clip import HookedCLIP
+from nib.towers import Split
 
 
 def fold_norms(clip: HookedCLIP) -> HookedCLIP:
@@ -24,17 +25,14 @@ def fold_norms(clip: HookedCLIP) -> HookedCLIP:
     Raises:
         ValueError: a scale is 0, so that it cannot be undone.
     """
-    model = copy.deepcopy(clip.model)
-    for tower, norm, projection in (
-        (model.vision_model, model.vision_model.post_layernorm, model.visual_projection),
-        (model.text_model, model.text_model.final_layer_norm, model.text_projection),
-    ):
-        for block in tower.encoder.layers:
+    changed = HookedCLIP(copy.deepcopy(clip.model), clip.tokenizer, clip.image_processor)
+    for tower in (changed.image, changed.text):
+        for block in tower.blocks:
             attention = block.self_attn
             _fold(block.layer_norm1, attention.q_proj, attention.k_proj, attention.v_proj)
             _fold(block.layer_norm2, block.mlp.fc1)
-        _fold(norm, projection)
-    return HookedCLIP(model, clip.tokenizer, clip.image_processor)
+        _fold(tower.norm, tower.projection)
+    return changed
 
 
 @torch.no_grad()
@@ -54,16 +52,16 @@ def split_linears(clip: HookedCLIP) -> HookedCLIP:
     Returns:
         Another model that computes the same embeddings; the given one stays as it is.
     """
-    model = copy.deepcopy(clip.model)
-    for tower in (model.vision_model, model.text_model):
-        for block in tower.encoder.layers:
+    changed = HookedCLIP(copy.deepcopy(clip.model), clip.tokenizer, clip.image_processor)
+    for tower in (changed.image, changed.text):
+        for block in tower.blocks:
             for parent, name in (
                 *((block.self_attn, name) for name in ("q_proj", "k_proj", "v_proj", "out_proj")),
                 (block.mlp, "fc1"),
                 (block.mlp, "fc2"),
             ):
                 setattr(parent, name, _halve(getattr(parent, name)))
-    return HookedCLIP(model, clip.tokenizer, clip.image_processor)
+    return HookedCLIP(changed.model, clip.tokenizer, clip.image_processor)
 
 
 def _halve(linear: nn.Linear) -> nn.Sequential:

@@ -14,9 +14,9 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from nib.clip import Split
-from nib.quadrature import check_count
+from nib.checks import check_count
 from nib.shapes import Embeds, PairValues
+from nib.towers import Split
 from studies.theory.information import add_noise
 
 

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from nib.clip import Split
-from nib.narrowing import integrate
-from nib.quadrature import quadrature
+from nib.integrate import integrate, quadrature
 from nib.shapes import Embeds, Nodes, PairValues, Targets, TargetScores
+from nib.towers import Split
 
 
 def profile(
@@ -101,7 +100,7 @@ def gaps(
 
 
 def integrate_at(split: Split, targets: Targets, nodes: Nodes, weights: Nodes, batch_size: int = 64) -> TargetScores:
-    """Attribute as `nib.narrowing.integrate` does, with nodes and weights of one's own.
+    """Attribute as `nib.integrate.integrate` does, with nodes and weights of one's own.
 
     Args:
         split: the tower, cut, with the batch of inputs in it.

@@ -2,6 +2,7 @@
 
 import functools
 import warnings
+from inspect import signature
 
 import datasets
 import numpy as np
@@ -17,7 +18,7 @@ import nib
 from nib.evaluation import METRICS, attribute_text_to_batch, evaluate
 from nib.inputs import to_pixel_values, to_tokens
 from nib.methods.scores import SUMS
-from nib.metrics import HIGHER_IS_BETTER, auc, confidence, energy_inside, pointing_game
+from nib.metrics import DIAGNOSTICS, HIGHER_IS_BETTER, auc, confidence, energy_inside, pointing_game, selectivity
 
 TEXTS = ["a cat", "a dog next to a dog on the grass", "a hippopotamus", "snow", "two birds over the sea"]
 NIB, M2IB = {"method": "nib", "layer": 2, "n_steps": 3}, {"method": "m2ib", "layer": 3, "n_steps": 2, "n_noise": 2}
@@ -108,13 +109,35 @@ def test_released_protocol_looks_at_the_batch(clip, pairs):
         rows = pairs[start : start + 2]
         arguments = prepare(clip, rows)
         scores = nib.METHODS["nib"](clip, *arguments, **parameters)
-        scores.text = attribute_text_to_batch(clip, "nib", parameters, *arguments)
+        scores.text = attribute_text_to_batch(clip, *arguments, **parameters)
         values = confidence(clip, *arguments, scores, "released")
         tables.append(to_table([row["id"] for row in rows], values, method="nib", protocol="released"))
     assert_same_values(frame, pd.concat(tables))
     whole = quiet(clip, pairs, [NIB], "released", batch_size=5)
     text = frame["metric"] == "text_drop"
     assert not np.allclose(in_order(frame[text])["value"], in_order(whole[whole["metric"] == "text_drop"])["value"])
+
+
+def parameters_of(method):
+    """The smallest parameters at which a method runs on the tiny model."""
+    small = {"layer": 2, "n_steps": 2, "n_masks": 4, "text_masks": 3, "n_noise": 2}
+    return {name: value for name, value in small.items() if name in signature(nib.METHODS[method]).parameters}
+
+
+@pytest.mark.parametrize("method", sorted(nib.METHODS))
+def test_all_but_nib_explain_a_text_against_its_own_picture(clip, pairs, method):
+    protocols = ["released", "released_own"]
+    frame = quiet(clip, pairs, [{"method": method, **parameters_of(method)}], protocols)
+    arguments = prepare(clip, pairs)
+    values = confidence(clip, *arguments, nib.METHODS[method](clip, *arguments, **parameters_of(method)), "released")
+    ids = [row["id"] for row in pairs]
+    own = [to_table(ids, values, method=method, protocol=protocol) for protocol in protocols]
+    if method == "nib":
+        assert_same_values(frame[frame["protocol"] == "released_own"], own[1])
+        text = (frame["metric"] == "text_drop") & (frame["protocol"] == "released")
+        assert not np.allclose(frame[text]["value"], values["text_drop"])
+    else:
+        assert_same_values(frame, pd.concat(own))
 
 
 def test_both_protocols_share_what_they_do_not_touch(clip, pairs):
@@ -129,14 +152,40 @@ def test_both_protocols_share_what_they_do_not_touch(clip, pairs):
 
 
 def test_localisation_is_what_the_metric_functions_say(clip, pairs):
-    frame = quiet(clip, pairs, [NIB, "center"], metrics=["localisation"], batch_size=2)
     masks = torch.from_numpy(np.stack([row["masks"] for row in pairs]) > 0)
+    others = masks.roll(13, 1) & ~masks
+    others[0] = False
+    rows = [row | {"other_masks": other.numpy()} for row, other in zip(pairs, others)]
+    del rows[0]["other_masks"]  # then there are none
+    frame = quiet(clip, rows, [NIB, "center"], metrics=["localisation"], batch_size=2)
     tables = []
     for method, parameters in (("nib", {"layer": 2, "n_steps": 3}), ("center", {})):
         image = nib.METHODS[method](clip, *prepare(clip, pairs), **parameters).image
         values = {function.__name__: function(image, masks) for function in (pointing_game, auc, energy_inside)}
+        values["selectivity"] = selectivity(image, masks, others)
         tables.append(to_table([row["id"] for row in pairs], values, method=method, protocol="paper"))
     assert_same_values(frame, pd.concat(tables))
+
+
+def test_maps_at_pixels_are_what_is_measured(clip, pairs):
+    parameters = {"n_masks": 8, "text_masks": 3, "p": 0.5}
+    frame = quiet(clip, pairs, [{"method": "rise", **parameters}], metrics=["confidence", "localisation"])
+    arguments = prepare(clip, pairs)
+    scores = nib.METHODS["rise"](clip, *arguments, **parameters)
+    assert scores.image_pixels.shape == (5, 60, 60)
+    masks = torch.from_numpy(np.stack([row["masks"] for row in pairs]) > 0)
+    for image, equal in ((scores.image_pixels, True), (scores.image, False)):
+        seen = nib.Scores(image, scores.text, scores.similarity)
+        values = {"auc": auc(image, masks), "image_drop": confidence(clip, *arguments, seen)["image_drop"]}
+        for name, numbers in values.items():
+            assert np.allclose(frame[frame["metric"] == name]["value"], numbers, rtol=1e-8, atol=1e-8) == equal
+
+
+def test_parts_of_other_masks_beside_are_not_read(clip, pairs, tmp_path):
+    options = dict(methods=["center"], metrics=["localisation"], output=tmp_path)
+    first = quiet(clip, pairs[:2], **options)
+    rows = [row | {"other_masks": row["masks"] == 0} for row in pairs[:2]]
+    assert not quiet(clip, rows, **options).equals(first)
 
 
 def test_completeness_is_what_the_method_says(clip, pairs):
@@ -163,8 +212,10 @@ def test_columns_and_order(clip, pairs):
     parameters = ["layer", "n_steps", "n_masks", "text_masks", "p"]
     assert list(frame) == ["id", "method", *parameters, "protocol", "metric", "value"]
     assert frame["value"].dtype == np.float64
-    assert set(frame["metric"]) == set(HIGHER_IS_BETTER) | set(SUMS)
-    assert len(frame) == 4 * 5 * 2 * len(HIGHER_IS_BETTER) + 2 * 5 * 2 * len(SUMS)  # two settings have sums
+    assert set(frame["metric"]) == set(HIGHER_IS_BETTER) | set(DIAGNOSTICS) | set(SUMS)
+    assert len(frame) == 4 * 5 * 2 * len({*HIGHER_IS_BETTER, *DIAGNOSTICS}) + 2 * 5 * 2 * len(
+        SUMS
+    )  # two settings have sums
     assert frame.index.tolist() == list(range(len(frame)))
     named = frame[["method", "layer"]].fillna(-1).drop_duplicates().to_numpy().tolist()
     assert named == [["none", -1], ["nib", 2], ["rise", -1], ["nib", 0]]  # as they were asked for
@@ -178,7 +229,43 @@ def test_columns_and_order(clip, pairs):
 
 def test_a_map_that_masks_nothing_drops_nothing(clip, pairs):
     frame = quiet(clip, pairs, ["none"], BOTH)
-    assert not frame["value"].fillna(0).any()
+    constant = frame["metric"].isin(["constant_map", "text_constant_map"])
+    assert not frame[~constant]["value"].fillna(0).any()
+    of_pictures = frame[frame["metric"] == "constant_map"]
+    assert of_pictures.groupby("protocol")["value"].sum().to_dict() == {"paper": 5, "released": 5}
+
+
+def test_a_map_that_relu_leaves_empty_masks_nothing_or_all(clip, pairs, monkeypatch):
+    def empty(clip, *arguments):
+        scores = nib.METHODS["none"](clip, *arguments)
+        scores.image[1] = 0
+        return scores
+
+    monkeypatch.setitem(nib.METHODS, "gradcam", empty)
+    frame = quiet(clip, pairs, ["gradcam"], ["paper", "released", "released_own"])
+    values = frame.pivot(index=["protocol", "id"], columns="metric", values="value")
+    assert not values.loc["paper", "dark_share"].any()
+    for protocol in ("released", "released_own"):
+        assert values.loc[protocol, "dark_share"].tolist() == [0, 1, 0, 0, 0]
+        black = clip.image.embed(torch.zeros_like(prepare(clip, pairs)[0]))
+        scores = nib.METHODS["none"](clip, *prepare(clip, pairs)).similarity
+        after = torch.cosine_similarity(black, clip.text.embed(*prepare(clip, pairs)[1:]))
+        expected = 100 * (scores - after).clamp(min=0)[1].item()
+        assert values.loc[protocol, "image_drop"].tolist() == pytest.approx([0, expected, 0, 0, 0], abs=1e-9)
+
+
+def test_true_mask_is_a_control_where_masks_are_known(clip, pairs):
+    frame = quiet(clip, pairs, ["true_mask", "none"], BOTH, metrics=["confidence", "localisation"])
+    masks = torch.from_numpy(np.stack([row["masks"] for row in pairs]) > 0)
+    arguments = prepare(clip, pairs)
+    scores = nib.METHODS["none"](clip, *arguments)
+    scores.image_pixels = masks.double()
+    found = frame[(frame["method"] == "true_mask") & (frame["protocol"] == "paper")]
+    assert (found[found["metric"] == "auc"]["value"] == 1).all()
+    expected = confidence(clip, *arguments, scores, sides=("image",))
+    for name, numbers in expected.items():
+        np.testing.assert_allclose(found[found["metric"] == name]["value"], numbers, atol=1e-8)
+    assert not found["metric"].str.startswith("text").any()  # it says nothing of the text
 
 
 def test_ids_may_be_numbers(clip, pairs):
@@ -217,11 +304,11 @@ def test_parts_of_shards_serve_the_whole(clip, pairs, tmp_path, calls):
 def test_parts_are_not_computed_again(clip, pairs, tmp_path, calls, tokenizer, image_processor):
     options = dict(methods=[NIB, "none"], protocol=BOTH, metrics=METRICS, batch_size=2, output=tmp_path / "a" / "b")
     first = quiet(clip, pairs, **options)
-    assert calls["nib"] == calls["none"] == 6  # three batches, and their text once more
+    assert (calls["nib"], calls["none"]) == (6, 3)  # three batches, and NIB's text once more
     assert_frame_equal(quiet(clip, pairs, **options), first, check_exact=True)
     loaded_again = nib.HookedCLIP(make_model(), tokenizer, image_processor)
     assert_frame_equal(quiet(loaded_again, pairs, **options), first, check_exact=True)
-    assert calls["nib"] == calls["none"] == 6
+    assert (calls["nib"], calls["none"]) == (6, 3)
     assert_frame_equal(quiet(clip, pairs, **options | {"output": None}), first, check_exact=True)
 
 
@@ -399,12 +486,22 @@ def last(**entries):
 WRONG = {
     "unknown method": (dict(methods=["grad"]), KeyError, "method must be one of"),
     "no method": (dict(methods=[]), ValueError, "methods must be at least one"),
+    "no masks to take": (
+        dict(pairs=without("masks"), methods=["true_mask"]),
+        ValueError,
+        "localisation and true_mask need masks",
+    ),
+    "a parameter of a mask": (dict(methods=[{"method": "true_mask", "layer": 2}]), KeyError, "method must be one of"),
     "a setting without one": (dict(methods=[{"layer": 2}]), ValueError, "a setting must name its method"),
     "parameter": (dict(methods=[{"method": "nib", "beta": 1}]), TypeError, "nib has no parameter beta"),
     "second parameter": (dict(methods=[NIB, {"method": "none", "layer": 1}]), TypeError, "none has no parameter layer"),
     "layer": (dict(methods=[{"method": "nib", "layer": 5}]), ValueError, "layer must be a whole number from 0 to 4"),
-    "layer by default": (dict(methods=["nib"]), ValueError, "layer must be a whole number from 0 to 4, got 9"),
-    "protocol": (dict(protocol="author"), ValueError, r"protocol must be some of \['paper', 'released'\]"),
+    "layer by default": (dict(methods=["gradcam"]), ValueError, "layer must be a whole number from 0 to 4, got 10"),
+    "protocol": (
+        dict(protocol="author"),
+        ValueError,
+        r"protocol must be some of \['paper', 'released', 'released_own'\]",
+    ),
     "no protocol": (dict(protocol=[]), ValueError, "protocol must be some of"),
     "protocol twice": (dict(protocol=["paper", "paper"]), ValueError, "protocol must be some of"),
     "metric": (
@@ -421,7 +518,7 @@ WRONG = {
     "no image": (dict(pairs=without("image")), ValueError, "columns id, image and text, got id, masks, text"),
     "an empty caption": (dict(pairs=last(text=" ")), ValueError, "a caption must hold at least one word"),
     "a long caption": (dict(pairs=last(text="a dog " * 20)), ValueError, "the model's context is 32"),
-    "no masks": (dict(pairs=without("masks"), metrics=METRICS), ValueError, "localisation needs masks"),
+    "no masks": (dict(pairs=without("masks"), metrics=METRICS), ValueError, "localisation and true_mask need masks"),
     **{
         f"shard {shard}": (dict(shard=shard), ValueError, r"shard must be \(i, n\) with 0 <= i < n, got")
         for shard in [(2, 2), (-1, 2), (0, 0), (0,), (0, 1, 2), (0.0, 2), (False, 2)]

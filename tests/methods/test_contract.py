@@ -13,6 +13,7 @@ SMALL = {
     "nib": dict(layer=2, n_steps=3),
     "m2ib": dict(layer=2, n_steps=3, n_noise=2),
     "rise": dict(n_masks=10, grid=4, text_masks=6),
+    "objectness": dict(layer=2),
     "gradcam": dict(layer=2),
     "mfaba": dict(n_steps=3),
 }

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import nib
-from nib.result import to_heatmap
+from nib.heatmaps import to_heatmap
 
 
 def test_random_is_seeded_uniform_and_differs_between_pairs(clip, pixel_values, tokens):
@@ -47,3 +47,17 @@ def test_none_masks_nothing(clip, pixel_values, tokens):
     scores = nib.METHODS["none"](clip, pixel_values, **tokens)
     assert (to_heatmap(scores.image, (60, 60)) == 1).all()
     assert torch.equal(scores.text, tokens["attention_mask"].double())
+
+
+def test_objectness_is_the_distance_from_the_mean_and_blind_to_the_text(clip, pixel_values, tokens):
+    scores = nib.METHODS["objectness"](clip, pixel_values, **tokens, layer=2)
+    for pair, length in enumerate(tokens["attention_mask"].sum(1).tolist()):
+        patches = clip.image.split(pixel_values[[pair]], 2).hidden_states[0, 1:]
+        expected = ((patches - patches.mean(0)) ** 2).sum(-1).sqrt()
+        torch.testing.assert_close(scores.image[pair].flatten(), expected)
+        words = clip.text.split(tokens["input_ids"][[pair], :length], 2).hidden_states[0, 1:-1]
+        expected = ((words - words.mean(0)) ** 2).sum(-1).sqrt()
+        torch.testing.assert_close(scores.text[pair, 1 : length - 1], expected)
+        assert scores.text[pair, 0] == scores.text[pair, length - 1] == 0
+    other = {name: values.flip(0) for name, values in tokens.items()}
+    torch.testing.assert_close(nib.METHODS["objectness"](clip, pixel_values, **other, layer=2).image, scores.image)

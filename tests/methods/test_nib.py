@@ -4,14 +4,16 @@ from dataclasses import fields
 
 import pytest
 import torch
+from captum.attr import IntegratedGradients
 from torch.nn.functional import cosine_similarity
 from torch.testing import assert_close
 
-from nib.methods import Scores
+from nib.methods import PRESETS, Scores
 from nib.methods.nib import nib
 
 PRECISE = dict(atol=1e-10, rtol=0)
 PATH = dict(layer=2, n_steps=4)
+NAMES = [field.name for field in fields(Scores) if field.name != "image_pixels"]
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +26,8 @@ def test_shapes(scores, tokens):
     assert scores.text.shape == tokens["input_ids"].shape
     for name in ("similarity", "image_class", "image_gap", "text_gap"):
         assert getattr(scores, name).shape == (3,)
-    assert not any(getattr(scores, field.name).requires_grad for field in fields(Scores))
+    assert scores.image_pixels is None
+    assert not any(getattr(scores, name).requires_grad for name in NAMES)
 
 
 @pytest.mark.parametrize("mask", [True, False], ids=["mask", "no_mask"])
@@ -74,7 +77,7 @@ def test_shared_picture_equals_pairs(clip, pixel_values, tokens):
 
 def test_runs_repeat_bit_for_bit(clip, pixel_values, tokens, scores):
     again = nib(clip, pixel_values, **tokens, **PATH, seed=1)
-    assert all(torch.equal(getattr(again, field.name), getattr(scores, field.name)) for field in fields(Scores))
+    assert all(torch.equal(getattr(again, name), getattr(scores, name)) for name in NAMES)
 
 
 @pytest.mark.parametrize("lambda_min", [0.0, 0.2])
@@ -138,3 +141,83 @@ def test_parameter_out_of_range(clip, pixel_values, tokens, bad):
     (name,) = bad
     with pytest.raises(ValueError, match=f"{name} must be"):
         nib(clip, pixel_values, **tokens, **(PATH | bad))
+
+
+@pytest.mark.parametrize("lambda_min", [0.0, 0.3])
+def test_mean_baseline_is_captums(clip, pixel_values, tokens, lambda_min):
+    scores = nib(clip, pixel_values, **tokens, **PATH, baseline="mean", lambda_min=lambda_min)
+    for pair, length in enumerate(tokens["attention_mask"].sum(1).tolist()):
+        ids = tokens["input_ids"][[pair], :length]
+        image, text = clip.image.split(pixel_values[[pair]], 2), clip.text.split(ids, 2)
+        embeds = clip.image.embed(pixel_values[[pair]]), clip.text.embed(ids)
+        for split, target, inner, found in (
+            (image, embeds[1], slice(1, None), torch.cat([scores.image_class[[pair]], scores.image[pair].flatten()])),
+            (text, embeds[0], slice(1, length - 1), scores.text[pair, :length]),
+        ):
+            z = split.hidden_states
+            base = z.clone()
+            base[:, inner] = z[:, inner].mean(1, keepdim=True)
+            start = base + lambda_min * (z - base)
+
+            def similarity(states, split=split, target=target):
+                return cosine_similarity(split(states), target)
+
+            expected = IntegratedGradients(similarity).attribute(
+                z, baselines=start, method="riemann_right", n_steps=4, internal_batch_size=1
+            )
+            assert_close(found, expected.sum(-1)[0], atol=1e-8, rtol=1e-7)
+            assert found[0] == 0  # the class token and begin stay as they are
+        gap = scores.text[pair].sum() - scores.text_difference[pair]
+        assert_close(scores.text_gap[pair], gap, **PRECISE)
+    assert (scores.text[tokens["attention_mask"] == 0] == 0).all()
+
+
+def test_tensor_baselines(clip, pixel_values, tokens):
+    zeros = torch.zeros(2, 32), torch.zeros(3, 32)
+    by_tensor, by_name = (
+        nib(clip, pixel_values, **tokens, **PATH, baseline=zeros),
+        nib(clip, pixel_values, **tokens, **PATH),
+    )
+    assert_close(by_tensor.image, by_name.image, **PRECISE)
+    assert_close(by_tensor.text[:, :4], by_name.text[:, :4], **PRECISE)
+    generator = torch.Generator().manual_seed(1)
+    states = torch.randn(2, 32, generator=generator, dtype=torch.float64), "zero"
+    scores = nib(clip, pixel_values[:1], **tokens, layer=2, n_steps=48, quadrature="gausslegendre", baseline=states)
+    image, text_embeds = clip.image.split(pixel_values[:1], 2), clip.text.embed(*tokens.values())
+    base = states[0][[0] + [1] * 25][None]
+    difference = scores.similarity - cosine_similarity(image(base), text_embeds)
+    assert_close(scores.image_difference, difference, **PRECISE)
+    assert_close(scores.image.sum((1, 2)) + scores.image_class, difference, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("bad", ["median", torch.zeros(2, 5), torch.full((2, 32), torch.nan)], ids=str)
+def test_bad_baselines(clip, pixel_values, tokens, bad):
+    with pytest.raises(ValueError, match="baseline must be"):
+        nib(clip, pixel_values, **tokens, **PATH, baseline=(bad, "zero"))
+
+
+def test_a_preset_sets_what_is_not_given(clip, pixel_values, tokens):
+    found = nib(clip, pixel_values, **tokens, layer=2, preset="truncated")
+    expected = nib(clip, pixel_values, **tokens, layer=2, **PRESETS["truncated"])
+    assert torch.equal(found.image, expected.image)
+    assert torch.equal(found.text, expected.text)
+    found = nib(clip, pixel_values, **tokens, layer=2, preset="truncated", n_steps=10)
+    expected = nib(clip, pixel_values, **tokens, layer=2, **(PRESETS["truncated"] | {"n_steps": 10}))
+    assert torch.equal(found.text, expected.text)
+    with pytest.raises(ValueError, match=r"preset must be one of \['truncated'\] or None, got 'short'"):
+        nib(clip, pixel_values, **tokens, preset="short")
+
+
+def test_the_defaults_are_the_papers(clip, pixel_values, tokens):
+    path = dict(n_steps=10, quadrature="riemann_right", lambda_min=0.0, baseline="zero")
+    found, expected = nib(clip, pixel_values, **tokens), nib(clip, pixel_values, **tokens, layer=3, **path)
+    assert torch.equal(found.image, expected.image)
+    assert torch.equal(found.text, expected.text)
+
+
+def test_layers_of_picture_and_caption(clip, pixel_values, tokens):
+    both = nib(clip, pixel_values, **tokens, layer=(1, 3), n_steps=2)
+    assert torch.equal(both.image, nib(clip, pixel_values, **tokens, layer=1, n_steps=2).image)
+    assert torch.equal(both.text, nib(clip, pixel_values, **tokens, layer=3, n_steps=2).text)
+    with pytest.raises(ValueError, match=r"layer must be one number or two, of image and text, got \(1, 2, 3\)"):
+        nib(clip, pixel_values, **tokens, layer=(1, 2, 3))

@@ -13,19 +13,47 @@ def image_masks(n_masks=12, grid=4, p=0.3, size=(60, 60), seed=5, chunk=100):
     return torch.cat(list(draw_image_masks(n_masks, grid, p, size, seed, chunk)))
 
 
-def test_equals_a_plain_sum_with_the_same_masks(clip, pixel_values, tokens):
-    scores = nib.METHODS["rise"](clip, pixel_values, **tokens, seed=5, **SETTINGS)
+@pytest.mark.parametrize(("cells", "by_coverage"), [(8, False), (3, True), (None, False), (None, True)])
+def test_equals_a_plain_sum_with_the_same_masks(clip, pixel_values, tokens, cells, by_coverage):
+    form = dict(text_cells=cells, by_coverage=by_coverage)
+    scores = nib.METHODS["rise"](clip, pixel_values, **tokens, seed=5, **form, **SETTINGS)
+
+    def divisor(kept, n_masks):
+        return kept.clamp(min=1e-12) if by_coverage else n_masks * 0.3
+
     for index, pixels, ids, image, text in pairs(clip, pixel_values, tokens):
         saliency = torch.zeros(60, 60, dtype=torch.float64)
         for mask in image_masks().double():
             masked = Side(clip, pixels * mask)
-            saliency += similarity(masked.target(), text.target()) * mask / (12 * 0.3)
-        words = torch.zeros(ids.shape[1], 32, dtype=torch.float64)
-        for mask in draw_text_masks(9, ids.shape[1], 32, 0.3, seed=5).double():
+            saliency += similarity(masked.target(), text.target()) * mask / divisor(image_masks().double().sum(0), 12)
+        words = torch.zeros(ids.shape[1], 1, dtype=torch.float64)
+        masks = plain_text_masks(ids.shape[1], cells)
+        for mask in masks:  # (tokens, 1 or width)
             embeds = text.embed(text.start(text.embeddings * mask))
-            words += similarity(embeds, image.target()) * mask / (9 * 0.3)
+            words = words + similarity(embeds, image.target()) * mask
+        words = words.mean(-1) / divisor(masks.mean(-1).sum(0), 9)
         expected = each_patch(saliency, lambda patch: patch.mean())
-        assert_scores(scores, index, expected, words.mean(-1), with_class=False)
+        assert_scores(scores, index, expected, words, with_class=False)
+        torch.testing.assert_close(scores.image_pixels[index], saliency, rtol=1e-8, atol=1e-8)
+
+
+def plain_text_masks(length, cells, n_masks=9, p=0.3, seed=5):
+    """Masks written out: (n_masks, length, 1 or width)."""
+    if cells is None:
+        return draw_text_masks(n_masks, [length], 32, p, seed, None, length)[:, 0].double()
+    generator = torch.Generator().manual_seed(seed)
+    kept = (torch.rand(n_masks, cells, generator=generator) < p).double()
+    places = torch.rand(n_masks, generator=generator)
+    size = -(-length // cells)
+    masks = torch.zeros(n_masks, length, 1, dtype=torch.float64)
+    for mask, row, place in zip(masks, kept, places):
+        for token in range(length):
+            x = (int(place * size) + token + 0.5) * cells / ((cells + 1) * size) - 0.5
+            x = min(max(x, 0), cells - 1)
+            low = min(int(x), cells - 2) if cells > 1 else 0
+            high = min(low + 1, cells - 1)
+            mask[token] = row[low] * (1 - (x - low)) + row[high] * (x - low)
+    return masks
 
 
 def test_masks_that_keep_everything_give_the_similarity(clip, pixel_values, tokens):
@@ -62,14 +90,32 @@ def test_image_masks_are_shifted_by_less_than_a_cell():
     assert len(shifts) > 20
 
 
-def test_text_masks_are_blind_to_padding():
-    masks = draw_text_masks(200, 9, 32, 0.1, seed=1)
-    assert masks.shape == (200, 9, 32)
-    assert abs(masks.float().mean() - 0.1) < 0.01
-    assert torch.equal(masks[:, :4], draw_text_masks(200, 4, 32, 0.1, seed=1))
+@pytest.mark.parametrize("cells", [8, None])
+def test_text_masks_are_blind_to_padding_and_to_other_captions(cells):
+    masks = draw_text_masks(2000, [9, 4], 32, 0.1, 1, cells, 9)
+    assert masks.shape == (2000, 2, 9, 1 if cells else 32)
+    assert abs(masks[:, 0].mean() - 0.1) < 0.01
+    alone = draw_text_masks(2000, [4], 32, 0.1, 1, cells, 4)
+    assert torch.equal(masks[:, 1, :4], alone[:, 0])
 
 
-@pytest.mark.parametrize("parameters", [{"n_masks": 0}, {"grid": 0}, {"text_masks": 0}, {"p": 0.0}, {"p": 1.5}])
-def test_rejects_bad_parameters(clip, pixel_values, tokens, parameters):
-    with pytest.raises(ValueError, match=next(iter(parameters))):
-        nib.METHODS["rise"](clip, pixel_values, **tokens, **parameters)
+def test_half_of_the_text_masks_of_the_default_keep_nothing():
+    masks = draw_text_masks(4000, [12], 1, 0.1, 0, 8, 12)
+    assert abs((masks == 0).all(2).float().mean() - 0.51) < 0.03
+
+
+def test_coverage_steadies_the_map_between_seeds(clip, pixel_values, tokens):
+    def correlation(by_coverage):
+        maps = [nib.METHODS["rise"](clip, pixel_values, **tokens, seed=s, by_coverage=by_coverage, **SETTINGS).image
+                for s in (0, 1)]  # fmt: skip
+        return torch.corrcoef(torch.stack([m.flatten() for m in maps]))[0, 1]
+
+    assert correlation(True) > correlation(False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("n_masks", 0), ("grid", 0), ("text_masks", 0), ("text_cells", 0), ("p", 0.0), ("p", 1.5)]
+)
+def test_rejects_bad_parameters(clip, pixel_values, tokens, name, value):
+    with pytest.raises(ValueError, match=name):
+        nib.METHODS["rise"](clip, pixel_values, **tokens, **{name: value})

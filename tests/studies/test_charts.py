@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from studies.charts import plot_lines, plot_rows
+from studies.charts import plot_lines, plot_marks, plot_rows
 
 
 @pytest.fixture
@@ -64,3 +64,11 @@ def test_marks_of_one_row_stand_apart(summary):
     places = [container.lines[0].get_ydata()[0] for container in figure.axes[0].containers]
     assert len(set(places)) == 2
     assert sum(places) == pytest.approx(0)
+
+
+def test_marks_stand_where_their_row_says():
+    table = pd.DataFrame({"dark": [0.1, 0.7], "drop": [3.0, 9.0], "more": [0, 0]}, index=["nib", "m2ib"])
+    (axes,) = plot_marks(table, "dark", "drop", {"drop": "Drop (points)"}).axes
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines] == [(0.1, 3.0), (0.7, 9.0)]
+    assert [(text.get_text(), text.xy) for text in axes.texts] == [("nib", (0.1, 3.0)), ("m2ib", (0.7, 9.0))]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("dark", "Drop (points)")

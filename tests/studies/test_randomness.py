@@ -21,7 +21,7 @@ def test_deterministic_methods_do_not_vary(clip, pixel_values, tokens, method, p
 
 @pytest.mark.parametrize(
     ("method", "parameters"),
-    [("m2ib", dict(layer=2, n_steps=3, n_noise=2)), ("rise", dict(n_masks=8, text_masks=5)), ("random", {})],
+    [("m2ib", dict(layer=2, n_steps=5, n_noise=2)), ("rise", dict(n_masks=8, text_masks=5)), ("random", {})],
 )
 def test_random_methods_do(clip, pixel_values, tokens, method, parameters):
     variation = run_to_run(method, clip, pixel_values, **tokens, seeds=[3, 4, 9], **parameters)

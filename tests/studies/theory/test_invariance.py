@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from nib.integrate import integrate
 from nib.methods import METHODS
-from nib.narrowing import integrate
 from studies.theory import fold_norms, reparameterise, split_linears
 
 
@@ -96,7 +96,7 @@ def test_what_cannot_be_undone_is_refused(clip, pixel_values):
 @pytest.mark.parametrize("layer", [0, 2, 4])
 def test_tokens_after_the_end_are_dummies(clip, pixel_values, tokens, layer):
     input_ids, rows = tokens["input_ids"], torch.arange(3)
-    ends = (input_ids == 1105).int().argmax(1)  # the largest id, too
+    ends = (input_ids == 1330).int().argmax(1)  # the largest id, too
     after = torch.arange(input_ids.shape[1]) > ends[:, None]
     assert after.any()
     expected = METHODS["nib"](clip, pixel_values, input_ids, layer=layer)

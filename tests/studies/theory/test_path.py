@@ -5,9 +5,8 @@ import torch
 from torch.nn.functional import cosine_similarity
 from torch.testing import assert_close
 
+from nib.integrate import RULES, integrate, quadrature
 from nib.methods import METHODS
-from nib.narrowing import integrate
-from nib.quadrature import RULES, quadrature
 from studies.theory import gaps, integrate_at, log_quadrature, profile
 
 
@@ -42,7 +41,7 @@ def test_gaps_are_those_that_nib_reports(clip, pixel_values, tokens):
 
 
 def test_the_gap_closes_with_nodes_in_log_lambda(split, targets):
-    found = gaps(split, targets, {n: log_quadrature(n, 1e-8) for n in (10, 400)})
+    found = gaps(split, targets, {n: log_quadrature(n, 1e-10) for n in (10, 400)})
     assert found[400].abs().max() < 1e-5
     assert found[10].abs().max() > 10 * found[400].abs().max()
 
@@ -61,7 +60,7 @@ def test_scores_at_given_nodes_are_those_of_the_rule(split, targets):
 
 
 def test_stretches_of_the_path_add_up(split, targets):
-    lower = integrate_at(split, targets[:, None], *log_quadrature(300, 1e-8, 0.1))
+    lower = integrate_at(split, targets[:, None], *log_quadrature(400, 1e-10, 0.1))
     upper = integrate_at(split, targets[:, None], *log_quadrature(100, 0.1, 1.0))
     explained = similarity(split, targets, 1.0) - similarity(split, targets, 0.1)
     assert_close(upper[:, 0].sum(1), explained, atol=1e-9, rtol=0)

@@ -1,0 +1,32 @@
+"""Upsample maps of patch scores, and stretch them to masks.
+
+Exports `upsample` and `to_heatmap`.
+"""
+
+import torch
+from torch import Tensor
+
+from nib.shapes import GridScores
+
+
+def upsample(scores: GridScores, size: tuple[int, int]) -> Tensor:
+    """Interpolate maps bilinearly, as the paper does: (batch, grid_h, grid_w) -> (batch, *size)."""
+    return torch.nn.functional.interpolate(scores[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def to_heatmap(scores: GridScores, size: tuple[int, int]) -> Tensor:
+    """Upsample maps and stretch each to [0, 1], as the confidence metrics use them.
+
+    A constant map has nothing to say: its heat map is all ones, which masks nothing.
+
+    Args:
+        scores: (batch, grid_h, grid_w), or (batch, height, width) for a map at pixels.
+        size: (height, width) in pixels.
+
+    Returns:
+        (batch, height, width) in [0, 1].
+    """
+    large = upsample(scores, size)
+    low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
+    varies = (scores != scores[:, :1, :1]).any((1, 2), keepdim=True)  # interpolation rounds: a flat map may not stay so
+    return torch.where(varies & (high > low), (large - low) / (high - low), 1.0)

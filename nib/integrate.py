@@ -1,0 +1,150 @@
+"""Integrate the gradient of the similarity along the narrowing path (Eq. 10 of the NIB paper).
+
+Exports `RULES` and `quadrature`, where the nodes lie and what they weigh; `integrate`, one loop for both modalities;
+and `anchor`, F at the baseline. At the limit of a noiseless bottleneck (Theorem 2) the state lambda * z runs from
+nothing to z, and
+
+    A_i = integral over lambda of z_i * (dF/dz_i)(lambda z),    F(z) = cos(suffix(z), target),
+
+adds up to F(z) - F(lambda_min z) (Theorem 3). That is integrated gradients of a hidden layer with a zero baseline.
+From another baseline b the path is b + lambda (z - b), and z - b takes the place of z.
+"""
+
+import numpy as np
+import torch
+from torch.nn.functional import cosine_similarity
+
+from nib.checks import check_count
+from nib.shapes import HiddenStates, Nodes, PairValues, Targets, TargetScores
+from nib.towers import Split
+
+
+def _riemann(shift):
+    return lambda n: ((np.arange(n) + shift) / n, np.full(n, 1 / n))
+
+
+def _riemann_trapezoid(n):
+    weights = np.full(n, 1 / (n - 1))
+    weights[[0, -1]] /= 2
+    return np.linspace(0, 1, n), weights
+
+
+def _gausslegendre(n):
+    nodes, weights = np.polynomial.legendre.leggauss(n)
+    return (nodes + 1) / 2, weights / 2
+
+
+# From a number of nodes to nodes and weights on [0, 1]; named as in `captum.attr.IntegratedGradients`.
+RULES = {
+    "riemann_right": _riemann(1),
+    "riemann_left": _riemann(0),
+    "riemann_middle": _riemann(0.5),
+    "riemann_trapezoid": _riemann_trapezoid,
+    "gausslegendre": _gausslegendre,
+}
+
+
+def quadrature(rule: str = "riemann_right", n_steps: int = 10, lambda_min: float = 0.0) -> tuple[Nodes, Nodes]:
+    """Return the nodes and weights of a rule.
+
+    The paper integrates Eq. 10 by a right Riemann sum of 10 steps on [0, 1], the default. Weights sum to 1 - lambda_min
+    for every rule. captum's trapezoid weights sum to (n - 1)/n instead, and so do its attributions.
+
+    Args:
+        rule: one of `RULES`.
+        n_steps: number of nodes, at least 1 (2 for the trapezoid).
+        lambda_min: where the path starts, in [0, 1).
+
+    Returns:
+        Nodes in ascending order and their weights, float64, each (n_steps,).
+    """
+    if rule not in RULES:
+        raise ValueError(f"quadrature must be one of {sorted(RULES)}, got {rule!r}")
+    check_count("n_steps", n_steps, fewest=2 if rule == "riemann_trapezoid" else 1)
+    if not 0 <= lambda_min < 1:
+        raise ValueError(f"lambda_min must be in [0, 1), got {lambda_min}")
+    nodes, weights = map(torch.from_numpy, RULES[rule](n_steps))
+    return lambda_min + (1 - lambda_min) * nodes, (1 - lambda_min) * weights
+
+
+def integrate(
+    split: Split,
+    targets: Targets,
+    n_steps: int = 10,
+    rule: str = "riemann_right",
+    lambda_min: float = 0.0,
+    batch_size: int = 64,
+    baseline: HiddenStates | None = None,
+) -> tuple[TargetScores, PairValues]:
+    """Attribute the similarity of each input to each of its targets.
+
+    Steps are folded into batches, and each forward pass serves all targets of its input.
+
+    Args:
+        split: the tower, cut, with the batch of inputs in it.
+        targets: (batch, targets, embed), the other modality's embeddings.
+        n_steps, rule, lambda_min: see `quadrature`.
+        batch_size: rows of hidden states at once; bounds memory and changes the result only by rounding.
+        baseline: (batch, tokens, width), where the path begins; zero if None.
+
+    Returns:
+        Scores (batch, targets, tokens), summed over the width, signed, in cosine units; and
+        F(b + lambda_min (z - b)), (batch, targets), where the path starts.
+    """
+    check_count("batch_size", batch_size)
+    nodes, weights = (values.to(targets) for values in quadrature(rule, n_steps, lambda_min))
+    scores, starts = [], []
+    for first in range(0, len(split), batch_size):
+        rows = slice(first, first + batch_size)
+        part, goals = split[rows], targets[rows]
+        base = None if baseline is None else baseline[rows]
+        folded = max(1, batch_size // len(part))  # steps in one batch
+        chunks = zip(nodes.split(folded), weights.split(folded))
+        scores.append(sum(_integrate_steps(part, goals, base, *chunk) for chunk in chunks))
+        starts.append(_start(part, goals, base, lambda_min) if lambda_min else anchor(part, goals, base))
+    return torch.cat(scores), torch.cat(starts)
+
+
+@torch.no_grad()
+def anchor(split: Split, targets: Targets, baseline: HiddenStates | None = None) -> PairValues:
+    """Return F at the baseline, the similarity that is left when nothing of an input is: (batch, targets).
+
+    At 0 all tokens are alike and stay so in every block, whatever attends to whatever: no mask and no pooled
+    token makes a difference, so one row serves the batch.
+    """
+    if baseline is not None:
+        return _similarity(split, baseline, targets)[0]
+    embeds = split[:1](torch.zeros_like(split.hidden_states[:1]))  # (1, embed)
+    return cosine_similarity(embeds[None], targets, dim=-1)
+
+
+@torch.no_grad()
+def _start(split, targets, baseline, lambda_min) -> PairValues:
+    return _similarity(split, _place(split.hidden_states, baseline, lambda_min), targets)[0]
+
+
+def _place(z, baseline, node):
+    """Return the point of the path at a node, or at several nodes (steps, 1, 1, 1)."""
+    return node * z if baseline is None else baseline + node * (z - baseline)
+
+
+def _integrate_steps(split, targets, baseline, nodes, weights) -> TargetScores:
+    """Weigh and sum the gradients at some nodes of the path, all in one batch."""
+    path = _place(split.hidden_states, baseline, nodes.view(-1, 1, 1, 1))  # (steps, batch, tokens, width)
+    path = path.flatten(0, 1).requires_grad_()
+    z = split.hidden_states if baseline is None else split.hidden_states - baseline
+    with torch.enable_grad():
+        similarity = _similarity(split, path, targets)  # (steps, batch, targets)
+    columns = similarity.sum((0, 1)).unbind()
+    scores = []
+    for column in columns:
+        (gradient,) = torch.autograd.grad(column, path, retain_graph=column is not columns[-1])
+        gradient = gradient.unflatten(0, (len(nodes), len(z)))  # (steps, batch, tokens, width)
+        scores.append(torch.einsum("s,sbtw,btw->bt", weights, gradient, z))
+    return torch.stack(scores, 1)
+
+
+def _similarity(split, hidden_states, targets):
+    """Compare (steps * batch) states with the targets of their inputs: (steps, batch, targets)."""
+    embeds = split(hidden_states).unflatten(0, (-1, len(split)))  # (steps, batch, embed)
+    return cosine_similarity(embeds[:, :, None], targets[None], dim=-1)

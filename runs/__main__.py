@@ -1,0 +1,117 @@
+"""Run notebooks: `python -m runs NOTEBOOK...`, or `python -m runs --grid GRID`.
+
+    python -m runs notebooks/04_quantitative.ipynb --profile paper   # with the parameters of a profile
+    python -m runs --grid notebooks/grids/beta.yaml --dry-run        # the list of runs
+
+The same command goes on where an earlier one has ended. The exit code is 0 if all runs have results, 1 if any
+has none, 2 if nothing was begun, 130 after Ctrl-C.
+"""
+
+import argparse
+import json
+import shlex
+import shutil
+import signal
+import sys
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+
+import nbformat
+from dask.system import CPU_COUNT
+from distributed.system import MEMORY_LIMIT
+
+from runs.plan import read_grid, read_profile
+from runs.store import Run, Store, hash_cells
+from runs.work import connect, list_gpus, sweep
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the arguments say and return the exit code."""
+    args, driver = _parse(arguments), uuid.uuid4().hex[:8]
+    store = Store(args.output.resolve() / (f"sweeps/{args.grid.stem}" if args.grid else f"profiles/{args.profile}"))
+    try:
+        runs = read_grid(args.grid) if args.grid else read_profile(args.profile, args.notebooks, args.parameter)
+        if args.dry_run:
+            return _report(runs, {run.name: "done" if store.has(run.name) else "to do" for run in runs}, every=True)
+        store.open(driver, runs)
+    except (ValueError, OSError) as error:
+        print(f"nothing was begun: {error}", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # batch systems end a job so: as clean as Ctrl-C
+    outcomes, code = dict.fromkeys((run.name for run in runs), "cached"), 0
+    try:
+        if not all(store.has(run.name) for run in runs):
+            gpus = [] if args.scheduler else list_gpus()
+            workers = args.workers or len(gpus) or max(1, min(CPU_COUNT, MEMORY_LIMIT >> 31))  # 2 GiB a run
+            with connect(args.scheduler, min(workers, len(runs))) as client:
+                outcomes = sweep(client, runs, store, driver, args.retries, timeout=args.timeout, gpus=gpus)
+    except (KeyboardInterrupt, OSError) as error:
+        done, code = sum(store.has(run.name) for run in runs), 130 if isinstance(error, KeyboardInterrupt) else 1
+        again = shlex.join(["python", "-m", "runs", *sys.argv[1:]])
+        print(f"stopped: {error}\n{done} of {len(runs)} runs are done. To go on:\n  {again}", file=sys.stderr)
+    finally:
+        store.close(driver)
+    for run in (run for run in runs if store.has(run.name)):
+        if args.figures:
+            shutil.copytree(store.folder / run.name / "figures", args.figures, dirs_exist_ok=True)
+        if args.in_place:
+            _refresh(Path(run.notebook), store.folder / run.name / "notebook.ipynb")
+    return code or _report(runs, outcomes, every=False)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m runs", description=__doc__.partition("\n")[0])
+    parser.add_argument("notebooks", nargs="*", type=Path)
+    parser.add_argument("--grid", type=Path, help="a YAML file: notebook, parameters, axes")
+    parser.add_argument("--profile", default="embedded", help="of notebooks/profiles (default: embedded)")
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    parser.add_argument("--in-place", action="store_true", help="put the outputs into the notebooks themselves")
+    parser.add_argument("--figures", type=Path, help="copy the figures into this folder")
+    parser.add_argument("--output", type=Path, default=Path("build"), help="folder of all results (default: build)")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--workers", type=int, help="on this machine; default: its GPUs, or its cores")
+    where.add_argument("--scheduler", help="address of a running Dask scheduler")
+    parser.add_argument("--dry-run", action="store_true", help="print the table of runs and end")
+    parser.add_argument("--retries", type=int, default=1, help="of a run that fails (default: 1)")
+    parser.add_argument("--timeout", type=float, help="seconds after which a run is killed")
+    args = parser.parse_args(arguments)
+    given = args.profile != "embedded" or bool(args.parameter)
+    if bool(args.grid) == bool(args.notebooks) or [bool(args.grid), args.in_place, given].count(True) > 1:
+        parser.error("give notebooks, or a grid, which has its own parameters; --in-place takes those of the notebooks")
+    for name, least in {"workers": 1, "retries": 0, "timeout": 1}.items():
+        if (value := getattr(args, name)) is not None and value < least:
+            parser.error(f"--{name} must be at least {least}, got {value}")
+    return args
+
+
+def _refresh(path: Path, executed: Path) -> None:
+    """Put outputs into their notebook, without times and progress, and the hash of the code that they are of."""
+    notebook, done = (nbformat.read(file, as_version=4) for file in (path, executed))
+    done, number = [cell for cell in done.cells if "injected-parameters" not in cell.metadata.get("tags", [])], count(1)
+    for cell, like in zip(notebook.cells, done, strict=True):
+        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in like.outputs if output.get("name") != "stderr"]
+            cell.execution_count = next(number)
+            for output in (output for output in cell.outputs if "execution_count" in output):
+                output.execution_count = cell.execution_count
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}, "code_hash": hash_cells(notebook)}
+    nbformat.write(notebook, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)
+
+
+def _report(runs: Sequence[Run], outcomes: dict[str, str], every: bool) -> int:
+    """Print every run or the failed ones with their parameters, and how many there are of each state."""
+    states = {name: text if text in ("done", "cached", "to do") else "failed" for name, text in outcomes.items()}
+    for run in (run for run in runs if every or states[run.name] == "failed"):
+        print(run.name, json.dumps(run.parameters), outcomes[run.name].replace("\n", "\n    "), sep="  ")
+    print(f"{len(runs)} runs:", ", ".join(f"{n} {state}" for state, n in Counter(states.values()).items()))
+    return 1 if "failed" in states.values() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

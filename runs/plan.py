@@ -1,0 +1,147 @@
+"""Plan the runs of a profile or a grid, and refuse wrong parameters before any run, with their line.
+
+A profile, `notebooks/profiles/<name>.yaml`, has a mapping of parameters for each notebook; `common` is for all that
+declare them, and one that `extends` another sets its values over the other's. A grid, anywhere, is:
+
+    notebook: ../07_beta_sensitivity.ipynb  # relative to this file
+    parameters: {n_pairs: 100}              # the same in each run
+    axes:                                   # every combination is a run
+      beta: [0.01, 0.1, 1]
+      zip: {dataset: [scenes, aerial], layer: [9, 10]}   # these go together
+      shard: {of: 4}                        # shard = [0, 4], [1, 4], [2, 4], [3, 4]
+"""
+
+import ast
+import itertools
+import json
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import papermill
+from ruamel.yaml import YAML, YAMLError
+
+from runs.store import ROOT, Run, name_run, read_edition
+
+PROFILES = ROOT / "notebooks" / "profiles"
+RESERVED = ("figures_dir", "output", "parts_dir")  # parameters that the runner sets; a notebook may lack the last
+
+
+def read_profile(name: str, notebooks: Sequence[Path], given: Iterable[tuple[str, str]] = ()) -> list[Run]:
+    """Plan a run of each notebook with a profile's parameters, and over them those given as text."""
+    runs = []
+    for notebook in map(Notebook, dict.fromkeys(notebooks)):
+        parameters = find_parameters(name, notebook)
+        for key, text in given:
+            value = text if isinstance(notebook.defaults.get(key), str) else YAML().load(text)
+            parameters[key] = notebook.check((key,), value, lambda keys, text: ValueError(f"{keys[0]}: {text}"))
+        edition = read_edition(notebook.path, drawn=True)
+        runs.append(name_run(notebook.path, parameters, notebook.fill(parameters), edition))
+    return runs
+
+
+def find_parameters(name: str, notebook: "Notebook") -> dict:
+    """Return the parameters that a profile has for a notebook."""
+    if not (path := PROFILES / f"{name}.yaml").exists():
+        raise ValueError(f"profile must be one of {sorted(p.stem for p in PROFILES.glob('*.yaml'))}, got {name!r}")
+    profile, make_error = read_yaml(path)
+    found = find_parameters(profile["extends"], notebook) if "extends" in profile else {}
+    for part in ("common", notebook.path.stem):
+        for key, value in (profile.get(part) or {}).items():
+            if part != "common" or key in notebook.defaults:
+                found[key] = notebook.check((part, key), value, make_error)
+    return found
+
+
+def read_grid(path: Path) -> list[Run]:
+    """Plan the runs of a grid; a ValueError says what is wrong with it, with file, line and key."""
+    grid, make_error = read_yaml(path)
+    if unknown := set(grid) - {"notebook", "parameters", "axes"}:
+        raise make_error((min(unknown),), "must be one of notebook, parameters, axes")
+    notebook = Notebook(path.parent / str(grid.get("notebook")))
+    fixed, axes = ((grid.get(key) or {}).items() for key in ("parameters", "axes"))
+    fixed = {key: notebook.check(("parameters", key), value, make_error) for key, value in fixed}
+    axes = [_read_axis(key, values, notebook, make_error) for key, values in axes]
+    names = [*fixed, *(key for axis in axes for key in axis[0])]
+    if twice := {key for key in names if names.count(key) > 1}:
+        raise make_error(("axes",), f"set twice, by parameters or another axis: {', '.join(sorted(twice))}")
+    edition, runs = read_edition(notebook.path), []
+    for parts in itertools.product(*axes):
+        given = fixed | {key: value for part in parts for key, value in part.items()}
+        runs.append(name_run(notebook.path, given, notebook.fill(given), edition))
+    return runs
+
+
+def _read_axis(axis: str, lists: Any, notebook: "Notebook", make_error: Callable) -> list[dict[str, Any]]:
+    """Turn an axis, or the lists of `zip` that go together, into one mapping of parameters each."""
+    columns = {}
+    for key, values in lists.items() if axis == "zip" and isinstance(lists, dict) else [(axis, lists)]:
+        keys = ("axes", axis) if key == axis else ("axes", axis, key)
+        if key == "shard":  # all of them, so that no two of a grid overlap
+            if not isinstance(values, dict) or list(values) != ["of"] or type(n := values["of"]) is not int or n < 1:
+                raise make_error(keys, f"must be {{of: n}} with n at least 1, got {values!r}")
+            values = [[i, n] for i in range(n)]
+        if not isinstance(values, list) or not values:
+            raise make_error(keys, f"must be a list of at least one value, got {values!r}")
+        columns[key] = [notebook.check(keys, value, make_error) for value in values]
+    if len({len(values) for values in columns.values()}) != 1:
+        raise make_error(("axes", axis), f"must be lists of one length, got {lists!r}")
+    texts = [json.dumps(dict(zip(columns, row))) for row in zip(*columns.values())]
+    if len(set(texts)) < len(texts):
+        raise make_error(("axes", axis), f"is given twice: {max(texts, key=texts.count)}")
+    return [json.loads(text) for text in texts]
+
+
+class Notebook:
+    """The path of a notebook and the parameters that it declares, with their defaults."""
+
+    def __init__(self, path: Path):
+        if path.suffix != ".ipynb" or not path.is_file():
+            raise ValueError(f"no notebook at {path}")
+        self.path, declared = path.resolve(), papermill.inspect_notebook(str(path))
+        if lacking := set(RESERVED[:2]) - set(declared):
+            raise ValueError(f"{path.name} must declare {', '.join(sorted(lacking))}, which the runner sets")
+        self.defaults = dict.fromkeys(declared)  # None takes any value: in the place of code that is no literal, too
+        for name, parameter in declared.items():
+            with suppress(ValueError, SyntaxError, TypeError):
+                self.defaults[name] = json.loads(json.dumps(ast.literal_eval(parameter["default"])))
+
+    def check(self, keys: tuple, value: Any, make_error: Callable) -> Any:
+        """Return a value of the parameter that the last key names, as the notebook gets it, or raise the error."""
+        name, plain = keys[-1], json.loads(json.dumps(value, default=str))
+        if name not in self.fill({}):
+            raise make_error(keys, f"{self.path.name} takes no {name} but {', '.join(self.fill({}))}")
+        if plain != value:  # a date, a mapping from numbers, NaN
+            raise make_error(keys, f"must be numbers, text, lists and mappings from text, got {value!r}")
+        default = self.defaults[name]
+        plain = float(plain) if isinstance(default, float) and type(plain) is int else plain
+        if None not in (plain, default) and type(plain) is not type(default):
+            must = f"must be {type(default).__name__}, as {name} = {default!r} in {self.path.name}"
+            raise make_error(keys, f"{must}, got {plain!r} ({type(plain).__name__})")
+        return plain
+
+    def fill(self, given: dict) -> dict:
+        """Return all settings: what is given, and the defaults of the rest, without what the runner sets."""
+        return {name: value for name, value in (self.defaults | given).items() if name not in RESERVED}
+
+
+def read_yaml(path: Path) -> tuple[dict, Callable]:
+    """Return a YAML file of texts and mappings, and the function that makes an error which names a key and its line."""
+    try:
+        values = YAML().load(path.read_text())
+    except (OSError, YAMLError) as error:  # among the latter a key that is given twice
+        raise ValueError(f"{path} cannot be read: {error}") from error
+
+    def make_error(keys: tuple, text: str) -> ValueError:
+        node, line = values, ""
+        for key in keys:
+            if key not in (places := getattr(getattr(node, "lc", None), "data", None) or {}):
+                break
+            node, line = node[key], f", line {places[key][0] + 1}"
+        return ValueError(f"{path}{line}, {'.'.join(map(str, keys))}: {text}")
+
+    for key, value in values.items() if isinstance(values, dict) else [("the file", [values])]:
+        if not isinstance(value or {}, dict | str):
+            raise make_error((key,), f"must be a mapping, got {value!r}")
+    return values, make_error

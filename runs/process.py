@@ -1,0 +1,56 @@
+"""Execute the notebook of one attempt: `python process.py FOLDER PARTS TIMEOUT`.
+
+It ends, with all that the notebook has started, when that takes too long, the pipe on its standard input closes, or its
+folder is taken away. It imports neither `nib` nor torch, which take seconds: the notebook's kernel does.
+"""
+
+import json
+import os
+import select
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread
+
+import psutil
+
+STARTS = 3  # of a kernel: when many start at once, one can lose its port to another or take too long
+LATE = 124  # the exit code of what takes too long
+
+
+def watch(folder: Path, timeout: float) -> None:
+    """End kernel and process when worker or folder have gone, or it is time."""
+    end = time.monotonic() + timeout
+    while (folder / "parameters.json").exists() and time.monotonic() < end and not select.select([0], [], [], 0.5)[0]:
+        continue
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    os._exit(LATE if time.monotonic() >= end else 1)
+
+
+def execute(folder: Path, parts: str) -> None:
+    """Run the notebook with its parameters; papermill saves it as far as it came, also when a cell fails."""
+    import papermill  # a second or two, in which the pipe is watched already
+    from zmq import ZMQError
+
+    run, executed = json.loads((folder / "parameters.json").read_text()), folder / "notebook.ipynb"
+    paths = dict(figures_dir=str(folder / "figures"), output=str(folder / "result.parquet"), parts_dir=parts)
+    options = dict(cwd=Path(run["notebook"]).parent, kernel_name="python3", progress_bar=False)
+    for start in range(1, STARTS + 1):
+        try:
+            papermill.execute_notebook(run["notebook"], executed, run["parameters"] | paths, **options)
+            return
+        except (RuntimeError, OSError, ZMQError) as error:
+            begun = executed.exists() and '"start_time": "' in executed.read_text()
+            if start == STARTS or begun:  # another start would hide a failure of the notebook
+                raise
+            print(f"the kernel did not start ({error}): start {start + 1} of {STARTS}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    Thread(target=watch, args=[Path(sys.argv[1]), float(sys.argv[3])], daemon=True).start()
+    # jsonschema, which papermill imports, would read a grammar of web addresses for 1.3 s; it does without as well.
+    sys.modules["rfc3987_syntax"] = None
+    execute(Path(sys.argv[1]), sys.argv[2])

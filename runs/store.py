@@ -1,0 +1,145 @@
+"""Name runs after all that their results depend on, keep each whole or not at all in a folder, and read them back.
+
+    <run>/             notebook.ipynb, parameters.json, log.txt, figures/, result.parquet
+    failed/<run>-*/    attempts that failed, until one is done
+    partial/<driver>/  attempts under way, and those that were killed
+    runs.json          the names of all runs, in order
+
+An attempt works in a folder of its own, which is renamed when all is there: nothing reads half a result,
+and where two drivers, or a worker taken for dead and its successor, do the same run, the first to end counts.
+"""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+
+import nib
+from nib.clip import EMBEDDED
+from nib.datasets import SCENES
+from nib.evaluation.parts import hash_all, hash_code
+
+ROOT = Path(__file__).resolve().parents[1]  # the repository
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: the parameters given, and in `edition` what its result depends on besides all `settings`."""
+
+    name: str
+    notebook: str
+    parameters: dict
+    settings: dict
+    edition: dict
+
+
+def name_run(notebook: Path, parameters: dict, settings: dict, edition: dict) -> Run:
+    """Make a run, named after its notebook and the hash of its settings and edition."""
+    name = f"{notebook.stem}-{hash_all(json.dumps([settings, edition], sort_keys=True))[:16]}"
+    return Run(name, str(notebook), parameters, settings, edition)
+
+
+def read_edition(notebook: str | Path, drawn: bool = False) -> dict[str, str]:
+    """Hash the notebook's code, the code that computes, and the embedded data; what only draws counts where `drawn`."""
+    drawing = Path(nib.__file__).with_name("plotting.py")
+    code = [path for path in [*drawing.parent.rglob("*.py"), *ROOT.glob("studies/**/*.py")] if path != drawing]
+    data = sorted([*EMBEDDED.glob("*.json"), *EMBEDDED.glob("*.safetensors")]) + sorted(SCENES.glob("*.parquet"))
+    edition = {"notebook": hash_cells(nbformat.read(notebook, as_version=4)), "nib": hash_code(code)}
+    edition["data"] = hash_all(*(path.read_bytes() for path in data))[:12]
+    if drawn:
+        kinds = ("data/**/*.csv", "data/**/*.png", "data/**/*.jpg", "notebooks/matplotlibrc")
+        shown = (path.read_bytes() for path in sorted(path for kind in kinds for path in ROOT.glob(kind)))
+        edition["figures"] = hash_all(hash_code([drawing]), *shown)[:12]
+    return edition
+
+
+def hash_cells(notebook: nbformat.NotebookNode) -> str:
+    """Hash the code cells of a notebook."""
+    return hash_all(*(cell.source for cell in notebook.cells if cell.cell_type == "code"))[:16]
+
+
+def locate(path: str | Path) -> Path:
+    """Return a path as it is if it exists, else as one of the repository: `locate("data/published_results.csv")`."""
+    return Path(path) if Path(path).exists() else ROOT / path
+
+
+class Store:
+    """A folder of runs; `parts`, the finished batches of evaluations, is shared by all such folders."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.parts, self.failed = self.folder.parents[1] / "parts", self.folder / "failed"
+
+    def has(self, name: str) -> bool:
+        """Tell whether a run is finished."""
+        return (self.folder / name / "result.parquet").exists()
+
+    def open(self, driver: str, runs: Sequence[Run]) -> None:
+        """Make the folder of a driver's attempts, and write down which runs there are to be."""
+        (place := self.folder / "partial" / driver).mkdir(parents=True)
+        self.failed.mkdir(exist_ok=True)
+        (place / "runs.json").write_text(json.dumps([run.name for run in runs]))
+        (place / "runs.json").replace(self.folder / "runs.json")
+
+    def close(self, driver: str) -> None:
+        """Take the folder of a driver's attempts away at once; what is under way ends itself when it is gone."""
+        place = self.folder / "partial" / driver
+        with suppress(OSError):
+            shutil.rmtree(place.rename(place.with_suffix(".old")), ignore_errors=True)
+
+    def begin(self, run: Run, driver: str) -> Path:
+        """Make the folder of one attempt; a FileNotFoundError says that this machine does not see the driver's."""
+        (place := self.folder / "partial" / driver / f"{run.name}-{uuid.uuid4().hex[:8]}").mkdir()
+        (place / "figures").mkdir()
+        (place / "parameters.json").write_text(json.dumps(asdict(run), indent=1))
+        return place
+
+    def publish(self, attempt: Path, name: str) -> str:
+        """Put an attempt into its place and return "done", or "cached" if another was the first to get there."""
+        with (attempt / "result.parquet").open("rb") as file:
+            os.fsync(file.fileno())  # a crash of the machine must not leave the name without the content
+        try:
+            attempt.rename(self.folder / name)
+        except OSError:
+            if not self.has(name):
+                raise
+            return "cached"
+        for old in self.failed.glob(f"{name}-*"):
+            shutil.rmtree(old, ignore_errors=True)
+        return "done"
+
+
+def collect(folder: str | Path) -> pd.DataFrame:
+    """Return the results of a grid's finished runs as one table, also while others are under way.
+
+    Its columns are `run`, the parameters that the grid gives (lists and mappings as JSON text) and those of the
+    notebook's table; where that has a column of the same name, the former is called `parameter_<name>`. What an earlier
+    grid, code or data has left in the folder is not read. `attrs` holds `missing`, the runs that have no result yet.
+
+    >>> collect("build/sweeps/beta").groupby("beta")["value"].mean()
+    """
+    folder, plan = Path(folder), Path(folder) / "runs.json"
+    names = json.loads(plan.read_text()) if plan.exists() else []
+    tables = {name: pd.read_parquet(path) for name in names if (path := folder / name / "result.parquet").exists()}
+    if not tables:
+        raise FileNotFoundError(f"no run in {folder} is finished")
+    runs = {name: json.loads((folder / name / "parameters.json").read_text()) for name in tables}
+    given = dict.fromkeys(key for run in runs.values() for key in run["parameters"])
+    taken = {column for table in tables.values() for column in table.columns}
+    labels = {key: f"parameter_{key}" if key in taken else key for key in ("run", *given)}
+    frames = []
+    for name, table in tables.items():
+        cells = {"run": name} | {key: runs[name]["settings"][key] for key in given}
+        cells = {key: json.dumps(cell) if isinstance(cell, list | dict) else cell for key, cell in cells.items()}
+        frames.append(table.assign(**{labels[key]: cell for key, cell in cells.items()}))
+    frame = pd.concat(frames, ignore_index=True)
+    frame = frame[[*labels.values(), *(column for column in frame.columns if column not in labels.values())]]
+    frame.attrs["missing"] = [name for name in names if name not in tables]
+    return frame

@@ -1,0 +1,126 @@
+"""Spread runs over Dask workers; a worker runs each notebook in a process of its own and leaves nothing of it behind.
+
+Dask sends a run to a worker, and again when that dies or the run fails; finished is what lies in the store, so that
+nothing is lost with the driver either. A pipe leads from worker to process, which ends itself and its kernel when the
+system closes it, or when the driver takes its folder away. A kernel whose process is killed ends itself in a second.
+"""
+
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import dask
+import torch
+from distributed import Client, as_completed, get_worker
+from tqdm import tqdm
+
+from runs.process import LATE
+from runs.store import ROOT, Run, Store, read_edition
+
+# Small models run twice as fast when glibc keeps memory; Dask tells its workers to hand all of it back.
+MALLOC = {"MALLOC_TRIM_THRESHOLD_": "4294967296", "MALLOC_TOP_PAD_": "268435456", "MALLOC_MMAP_MAX_": "0"}
+
+
+def list_gpus() -> list[str]:
+    """Name the GPUs that this process may use, as CUDA_VISIBLE_DEVICES does."""
+    count, visible = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",")[:count] if visible else [str(index) for index in range(count)]
+
+
+def connect(scheduler: str | None, workers: int) -> Client:
+    """Connect to a running scheduler, or start local workers that end with the client."""
+    if scheduler:
+        return Client(scheduler, set_as_default=False)
+    # Dask need not watch the memory of workers, which do nothing; what waits is for whichever of them is idle first.
+    options = dict(threads_per_worker=1, memory_limit=0, host="127.0.0.1", silence_logs=logging.CRITICAL)
+    with dask.config.set({"distributed.scheduler.worker-saturation": 1.0}):
+        client = Client(n_workers=0, processes=True, dashboard_address="127.0.0.1:0", set_as_default=False, **options)
+    # Ctrl-C is for this process alone; from its thread the workers inherit that they do not get it.
+    client.cluster.loop.add_callback(signal.pthread_sigmask, signal.SIG_BLOCK, [signal.SIGINT])
+    client.cluster.scale(workers)
+    return client
+
+
+def sweep(client: Client, runs: Sequence[Run], store: Store, driver: str, retries: int = 1, **options) -> dict:
+    """Run what is not finished, try again what fails, and return for each run "done", "cached" or why it failed.
+
+    The order is random, seeded by `driver`, so that two drivers of one grid share its runs. `options`: of `attempt`.
+    """
+    to_do = [run for run in runs if not store.has(run.name)]
+    random.Random(driver).shuffle(to_do)
+    outcomes = dict.fromkeys((run.name for run in runs), "cached")
+    keys = {f"{driver}-{run.name}": run.name for run in to_do}
+    options |= dict(folder=str(store.folder), driver=driver)
+    futures = client.map(attempt, to_do, key=list(keys), pure=False, retries=retries, batch_size=500, **options)
+    counts = Counter(done=0, cached=len(runs) - len(to_do), failed=0)
+    with tqdm(total=len(runs), initial=counts["cached"], unit="run", dynamic_ncols=True) as bar:
+        for future in as_completed(futures, loop=client.loop):
+            if future.cancelled():
+                raise ConnectionError("the scheduler has gone")
+            error = future.exception()
+            outcome = future.result() if error is None else f"{type(error).__name__}: {error}".removeprefix("Failed: ")
+            counts[outcome if outcome in counts else "failed"] += 1
+            outcomes[keys[future.key]] = outcome
+            bar.set_postfix(counts, refresh=False)
+            bar.update()
+    return outcomes
+
+
+class Failed(RuntimeError):
+    """A run that has failed: raised with the reason, so that Dask tries again."""
+
+
+def attempt(run: Run, folder: str, driver: str, timeout: float | None = None, gpus: Sequence[str] = ()) -> str:
+    """Run a notebook and put it into its place in the store's folder; return "done", or "cached" if it was there.
+
+    After `timeout` seconds it is killed with all that it has started. Of `gpus` it sees that of this worker.
+    """
+    store = Store(folder)
+    if store.has(run.name):
+        return "cached"
+    try:
+        _check(run)
+        place = store.begin(run, driver)
+        if error := _execute(place, store.parts, timeout, gpus):
+            raise Failed(f"{error}\n{place.rename(store.failed / place.name) / 'notebook.ipynb'}")
+        _check(run)
+        return store.publish(place, run.name)
+    except OSError as error:
+        raise Failed(f"{type(error).__name__}: {error}") from error
+
+
+def _check(run: Run) -> None:
+    """Refuse a run whose result, made here and now, would depend on other things than its name says."""
+    found = read_edition(run.notebook, "figures" in run.edition)
+    if found != run.edition:
+        raise Failed(f"what it depends on has changed since the command was given: {found}, not {run.edition}")
+
+
+def _execute(place: Path, parts: Path, timeout: float | None, gpus: Sequence[str]) -> str:
+    """Run the process, and say why it has failed; nothing if it has not. Its pipe closes when this ends, however."""
+    environment = os.environ | MALLOC | {"OMP_WAIT_POLICY": "passive"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    if gpus:  # the name of a local worker is its number
+        environment["CUDA_VISIBLE_DEVICES"] = gpus[int(get_worker().name) % len(gpus)]
+    threads = os.environ.get("OMP_NUM_THREADS", "1")  # with one, digits are the same on every machine
+    environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
+    # -P: `store` or `plan` in a notebook must not mean the files beside the script.
+    command = [sys.executable, "-P", str(Path(__file__).with_name("process.py")), str(place), str(parts)]
+    options = dict(stdin=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+    log, table = place / "log.txt", place / "result.parquet"
+    with log.open("ab") as out, subprocess.Popen([*command, str(timeout or "inf")], stdout=out, **options) as process:
+        code = process.wait()
+    if code == 0:
+        whole = table.exists() and table.read_bytes()[-4:] == b"PAR1"  # parquet's end, which is written last
+        return "" if whole else "the notebook has written no table to `output`"
+    if code < 0 or code == LATE:
+        return f"its process was ended by signal {-code}" if code < 0 else f"took longer than {timeout} s"
+    lines = [line for line in log.read_text(errors="replace").split("\n") if line.strip()]
+    cells = [line for line in lines if line.startswith("Exception encountered at")]
+    return "\n".join([*cells[-1:], *lines[-1:]])

@@ -1,0 +1,179 @@
+"""`python -m runs` says what came of the runs and what to do next, and delivers; the runs are stand-ins."""
+
+import json
+import sys
+from contextlib import contextmanager
+
+import dask
+import nbformat
+import pytest
+from distributed import Client
+from test_work import finish
+
+from runs import __main__ as command
+from runs import work
+from runs.store import ROOT, hash_cells
+from runs.work import Failed
+
+
+@pytest.fixture
+def call(make_grid, tmp_path, monkeypatch):
+    """Call the command with a grid, in a folder of its own, with a cluster in this process; give its exit code."""
+    monkeypatch.chdir(tmp_path)
+    options = dict(processes=False, dashboard_address="127.0.0.1:0", threads_per_worker=1, set_as_default=False)
+    monkeypatch.setattr(command, "connect", lambda scheduler, n: Client(n_workers=n, silence_logs=50, **options))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+
+    def call(*arguments, axes=None):
+        grid = str(make_grid(axes or {"rows": [1, 2, 3]}, label="x"))
+        monkeypatch.setattr("sys.argv", ["runs", "--grid", grid, *arguments])
+        return command.main(sys.argv[1:])
+
+    return call
+
+
+def fail_two(run, folder, **options):
+    if run.parameters["rows"] == 2:
+        raise Failed("ValueError: no such luck\n/failed/notebook.ipynb")
+    return finish(run, folder)
+
+
+def test_a_dry_run_is_a_list_and_touches_nothing(call, tmp_path, capsys):
+    assert call("--dry-run", axes={"rows": [1, 2], "names": [["a"], ["b"]]}) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[-1] for line in lines[:-1]] == ["to do"] * 4
+    assert '"names": ["a"], "rows": 2' in lines[1] or '"rows": 1, "names": ["b"]' in lines[1]
+    assert lines[-1] == "4 runs: 4 to do"
+    assert not (tmp_path / "build").exists()
+
+
+def test_the_command_says_what_came_of_the_runs(call, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(work, "attempt", fail_two)
+    assert call("--workers", "2", "--retries", "0") == 1
+    out, err = capsys.readouterr()
+    (line,) = [line for line in out.splitlines() if '"rows": 2' in line]
+    assert line.endswith("  ValueError: no such luck")
+    assert "\n    /failed/notebook.ipynb\n3 runs: " in out
+    assert {"2 done", "1 failed"} == set(out.splitlines()[-1].split(": ")[1].split(", "))
+    assert "3/3 [" in err
+    folder = tmp_path / "build" / "sweeps" / "grid"
+    assert not any((folder / "partial").iterdir())
+    assert len(json.loads((folder / "runs.json").read_text())) == 3
+    monkeypatch.setattr(work, "attempt", finish)
+    assert call() == 0
+    assert set(capsys.readouterr().out.split(": ")[1].strip().split(", ")) == {"2 cached", "1 done"}
+
+
+def test_nothing_is_started_where_all_is_done(call, monkeypatch, capsys):
+    monkeypatch.setattr(work, "attempt", finish)
+    assert call() == 0
+    monkeypatch.setattr(command, "connect", None)
+    assert call() == 0
+    assert "3 runs: 3 cached" in capsys.readouterr().out
+    assert call("--dry-run") == 0
+    assert "3 runs: 3 done" in capsys.readouterr().out
+
+
+def test_a_wrong_grid_and_a_folder_that_cannot_be_made_end_it_before_it_begins(call, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(command, "connect", None)
+    assert call(axes={"rows": ["x"]}) == 2
+    assert "nothing was begun: " in (err := capsys.readouterr().err)
+    assert "must be int, as rows = 4 in tiny.ipynb, got 'x' (str)" in err
+    (tmp_path / "file").touch()
+    assert call("--output", "file/build") == 2
+    assert "nothing was begun: [Errno 20] Not a directory" in capsys.readouterr().err
+
+
+def test_an_interrupt_says_how_to_go_on(call, monkeypatch, tmp_path, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "sweep", interrupt)
+    assert call("--retries", "3") == 130
+    err = capsys.readouterr().err
+    assert "0 of 3 runs are done. To go on:\n  python -m runs --grid" in err
+    assert "--retries 3" in err
+    assert not any((tmp_path / "build" / "sweeps" / "grid" / "partial").iterdir())
+
+
+def test_a_scheduler_that_is_not_there_is_named(call, monkeypatch, capsys):
+    monkeypatch.setattr(command, "connect", work.connect)
+    with dask.config.set({"distributed.comm.timeouts.connect": "500ms"}):
+        assert call("--scheduler", "tcp://127.0.0.1:9") == 1
+    assert "tcp://127.0.0.1:9" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *("--workers 0", "--retries -1", "--timeout 0", "--workers 1 --scheduler x"),
+        *("--in-place --grid x", "notebooks/x.ipynb", "--profile paper", "-p rows 3", "-p rows"),
+    ],
+)
+def test_wrong_arguments_are_refused(call, wrong, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        call(*wrong.split())
+    assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "gpus", "cores", "memory", "started"),
+    [
+        ([], ["0", "1"], 64, 2**40, 2),  # one GPU a worker
+        ([], [], 2, 2**40, 2),
+        ([], [], 64, 8 * 2**30, 4),  # 2 GiB a run
+        ([], [], 64, 2**30, 1),
+        (["--workers", "3"], ["0"], 64, 2**40, 3),
+        (["--workers", "30"], [], 64, 2**40, 5),  # no more than runs
+    ],
+)
+def test_as_many_workers_are_started_as_there_are_gpus_or_cores(call, monkeypatch, given, gpus, cores, memory, started):
+    seen = {}
+
+    def done(runs):
+        return {run.name: "done" for run in runs}
+
+    @contextmanager
+    def connect(scheduler, workers):
+        yield seen.update(workers=workers)
+
+    monkeypatch.setattr(command, "connect", connect)
+    monkeypatch.setattr(command, "sweep", lambda *given, gpus, **_: seen.update(gpus=gpus) or done(given[1]))
+    monkeypatch.setattr(command, "list_gpus", lambda: gpus)
+    monkeypatch.setattr(command, "CPU_COUNT", cores)
+    monkeypatch.setattr(command, "MEMORY_LIMIT", memory)
+    call(*given, axes={"rows": [1, 2, 3, 4, 5]})
+    assert seen == {"workers": started, "gpus": gpus}
+
+
+def test_a_run_delivers_its_figures_and_its_outputs(notebook, tmp_path, monkeypatch):
+    """For real: outputs in place are without times, the cell of given parameters and what goes to stderr."""
+    (tmp_path / "embedded.yaml").write_text("common: {flag: false}")
+    monkeypatch.setattr("runs.plan.PROFILES", tmp_path)
+    document = nbformat.read(notebook, as_version=4)
+    document.cells += [nbformat.v4.new_markdown_cell("words"), nbformat.v4.new_code_cell("1 + 1")]
+    document.cells += [nbformat.v4.new_code_cell("import sys\nprint('out'), print('err', file=sys.stderr);")]
+    nbformat.write(document, notebook)
+    output = ["--output", str(tmp_path / "build"), "--workers", "1"]
+    assert command.main([str(notebook), *output, "--figures", str(tmp_path / "figures")]) == 0
+    assert (tmp_path / "figures" / "figure.txt").read_text() == "drawn"
+    assert not any(cell.get("outputs") for cell in nbformat.read(notebook, as_version=4).cells)
+    document.cells[4].source = "other words"  # prose may change meanwhile
+    nbformat.write(document, notebook)
+    monkeypatch.setattr(command, "connect", None)  # the run is there
+    assert command.main([str(notebook), *output, "--in-place"]) == 0
+    fresh = nbformat.read(notebook, as_version=4)
+    assert [cell.source for cell in fresh.cells] == [cell.source for cell in document.cells]
+    assert fresh.cells[5].outputs[0].data["text/plain"] == "2"
+    assert fresh.cells[5].execution_count == fresh.cells[5].outputs[0].execution_count == 5
+    assert [output.name for output in fresh.cells[6].outputs] == ["stdout"]
+    assert [cell.metadata for cell in fresh.cells] == [{"tags": ["parameters"]}, *[{}] * 6]
+    assert fresh.metadata.code_hash == hash_cells(document)
+
+
+def test_the_runner_is_small_and_nib_does_not_know_it():
+    lines = [len(path.read_text().splitlines()) for path in ROOT.glob("runs/*.py")]
+    assert sum(lines) <= 600
+    for path in ROOT.glob("nib/**/*.py"):
+        assert "import runs" not in path.read_text()
+        assert "from runs" not in path.read_text()

@@ -1,0 +1,131 @@
+"""The results of a grid become one table; a folder of runs holds what is whole."""
+
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+
+import runs as package
+from runs import collect, locate
+from runs.plan import read_grid
+from runs.store import ROOT, Store
+
+
+@pytest.fixture
+def publish(tmp_path):
+    """Put tables into the folder of a grid, as runs do, in an order other than the grid's."""
+
+    def publish(runs, make_table, folder="results"):
+        store = Store(tmp_path / "build" / folder)
+        store.open("me", runs)
+        for run in reversed(runs):
+            place = store.begin(run, "me")
+            table = make_table(**run.settings)
+            if table is not None:
+                table.to_parquet(place / "result.parquet")
+                assert store.publish(place, run.name) == "done"
+        store.close("me")
+        return store.folder
+
+    return publish
+
+
+def tabulate(rows, factor, shard=(0, 1), **_):
+    ids = list(range(shard[0], rows, shard[1]))
+    return pd.DataFrame({"id": ids, "value": [factor * (i + 0.1) for i in ids]})
+
+
+def test_a_sweep_is_one_tidy_table_in_the_order_of_the_grid(make_grid, publish):
+    runs = read_grid(make_grid({"factor": [2, 1], "names": [["a"], ["a", "b"]]}, rows=3))
+    frame = collect(publish(runs, tabulate))
+    assert list(frame.columns) == ["run", "rows", "factor", "names", "id", "value"]
+    assert frame["run"].drop_duplicates().tolist() == [run.name for run in runs]
+    assert frame["factor"].tolist() == [2.0] * 6 + [1.0] * 6
+    assert frame["names"].unique().tolist() == ['["a"]', '["a", "b"]']
+    assert (frame["value"] == frame["factor"] * (frame["id"] + 0.1)).all()
+    assert frame.attrs["missing"] == []
+    assert package.collect is collect
+
+
+def test_half_a_sweep_gives_half_the_rows_and_names_what_is_missing(make_grid, publish):
+    runs = read_grid(make_grid({"factor": [1, 2, 3]}))
+    folder = publish(runs, lambda factor, **settings: None if factor == 2 else tabulate(factor=factor, **settings))
+    (folder / "failed" / f"{runs[1].name}-0").mkdir()
+    frame = collect(folder)
+    assert frame["factor"].unique().tolist() == [1.0, 3.0]
+    assert frame.attrs["missing"] == [runs[1].name]
+
+
+def test_the_union_of_shards_is_the_whole(make_grid, publish):
+    whole = collect(publish(read_grid(make_grid(rows=10)), tabulate))
+    parts = collect(publish(read_grid(make_grid({"shard": {"of": 3}}, rows=10)), tabulate, "shards"))
+    assert parts["shard"].unique().tolist() == ["[0, 3]", "[1, 3]", "[2, 3]"]
+    found = parts.sort_values("id", ignore_index=True)
+    assert_frame_equal(found[["rows", "id", "value"]], whole[["rows", "id", "value"]], check_exact=True)
+
+
+def test_a_parameter_by_the_name_of_a_column_has_another(make_grid, publish):
+    runs = read_grid(make_grid({"factor": [1, 2]}, anything=None))
+    table = pd.DataFrame({"factor": [10, 20], "run": ["x", "y"]})
+    frame = collect(publish(runs, lambda **_: table))
+    assert list(frame.columns) == ["parameter_run", "anything", "parameter_factor", "factor", "run"]
+    assert frame["parameter_factor"].tolist() == [1, 1, 2, 2]
+    assert frame["factor"].tolist() == [10, 20, 10, 20]
+    assert frame["anything"].isna().all()
+
+
+def test_a_parameter_that_a_run_of_an_earlier_grid_was_not_given_has_its_default(make_grid, publish):
+    publish(read_grid(make_grid({"factor": [1]})), tabulate)
+    runs = read_grid(make_grid({"label": ["", "x"]}, factor=1))
+    folder = publish(runs[1:], tabulate)
+    (folder / "runs.json").write_text(json.dumps([run.name for run in runs]))
+    frame = collect(folder)
+    assert frame["label"].unique().tolist() == ["", "x"]
+    assert set(frame["factor"]) == {1.0}
+
+
+def test_results_of_other_code_or_of_an_earlier_grid_are_not_mixed_in(make_grid, publish):
+    runs = read_grid(make_grid({"factor": [1, 2]}))
+    publish([replace(runs[0], name="tiny-old", edition=runs[0].edition | {"nib": "old"})], tabulate)
+    publish(read_grid(make_grid({"factor": [3]})), tabulate)
+    frame = collect(publish(runs, tabulate))
+    assert frame["run"].unique().tolist() == [run.name for run in runs]
+    assert frame["factor"].unique().tolist() == [1.0, 2.0]
+
+
+def test_an_empty_folder_is_named(tmp_path, make_grid, publish):
+    with pytest.raises(FileNotFoundError, match=r"no run in .*none is finished"):
+        collect(tmp_path / "none")
+    folder = publish(read_grid(make_grid()), lambda **_: None)
+    with pytest.raises(FileNotFoundError, match=r"no run in .* is finished"):
+        collect(str(folder))
+    assert len(json.loads((folder / "runs.json").read_text())) == 1
+
+
+def test_publishing_is_for_the_first(tmp_path):
+    store = Store(tmp_path / "build" / "results")
+    store.open("me", [])
+
+    def prepare(name, content):
+        place = store.folder / "partial" / "me" / name
+        place.mkdir()
+        (place / "result.parquet").write_text(content)
+        return place
+
+    assert store.publish(prepare("a", "first"), "run") == "done"
+    assert store.publish(prepare("b", "second"), "run") == "cached"
+    assert (store.folder / "run" / "result.parquet").read_text() == "first"
+    (store.folder / "other").write_text("a file in the way")
+    with pytest.raises(NotADirectoryError):
+        store.publish(prepare("c", "third"), "other")
+
+
+def test_a_path_is_of_here_or_of_the_repository(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert locate("data/published_results.csv") == ROOT / "data" / "published_results.csv"
+    assert locate("build/figures") == ROOT / "build" / "figures"
+    (tmp_path / "photo.jpg").touch()
+    assert locate("photo.jpg").resolve() == tmp_path / "photo.jpg"
+    assert locate(tmp_path / "photo.jpg") == tmp_path / "photo.jpg"
