@@ -16,7 +16,7 @@ from nib.checks import check_count
 from nib.clip import HookedCLIP
 from nib.heatmaps import to_heatmap
 from nib.inputs import Caption, Picture, read_pictures, to_picture, to_tokens
-from nib.methods import METHODS, Scores
+from nib.methods import METHODS, ONE_LATER, Scores
 from nib.methods.nib import PAPER, resolve_path
 from nib.methods.scores import SUMS
 
@@ -37,6 +37,8 @@ class Attribution:
         image_class_score: score of the class token, which is not on the map; None without one.
         tokens, token_scores: all tokens, begin and end included, and (tokens,) scores.
         words, word_scores: words, and (words,) sums over each word's tokens; begin and end left out.
+        begin_score, end_score: of the tokens before and after the words; None where the family has none.
+        padding_score: sum over the padding, of a model that sees its padding (SigLIP), else None.
         similarity: cosine of the two embeddings.
         image_difference, text_difference: what all scores of a modality should add up to: F(z) - F(lambda_min z)
             (Theorem 3 of the NIB paper). These and the gaps are None for methods without such a sum.
@@ -55,6 +57,9 @@ class Attribution:
     token_scores: np.ndarray
     words: list[str]
     word_scores: np.ndarray
+    begin_score: float | None
+    end_score: float | None
+    padding_score: float | None
     similarity: float
     image_difference: float | None
     text_difference: float | None
@@ -72,16 +77,6 @@ class Attribution:
         """The finest map that there is: (height, width) at pixels, else (grid_h, grid_w)."""
         return self.image_scores if self.image_pixel_scores is None else self.image_pixel_scores
 
-    @property
-    def begin_score(self) -> float:
-        """Score of the token before the first word."""
-        return float(self.token_scores[0])
-
-    @property
-    def end_score(self) -> float:
-        """Score of the token after the last word, which CLIP pools."""
-        return float(self.token_scores[-1])
-
     def heatmap(self, size: tuple[int, int] | None = None) -> np.ndarray:
         """Return the map as (height, width) in [0, 1], by default at the size of the picture."""
         scores = torch.as_tensor(self.image_map)[None]
@@ -98,6 +93,8 @@ class Attribution:
         title = f'{self.method}: "{self.text}"   similarity {self.similarity:.3f}'
         if self.image_gap is not None:
             title += "".join(f"\n{self._describe_sum(number, side)}" for number, side in enumerate(("image", "text")))
+            if self.padding_score is not None:
+                title += f"\nthe padding, which this model sees, holds {self.padding_score:+.3f} of the text's sum"
         return plot_attribution(self.picture, self.image_map, self.words, self.word_scores, title)
 
     def _describe_sum(self, number: int, side: str) -> str:
@@ -173,35 +170,44 @@ def attribute(
             f"images and texts must be lists of the same length, at least 1; got {len(pictures)} and {len(captions)}"
         )
     tokens = to_tokens(clip, captions, truncate)
-    step = len(captions) if shares_picture else batch_size
-    starts = range(0, len(captions), step)
     read = read_pictures(clip, pictures)  # all of them first: a bad one in the last batch is found before any work
+    batches = [slice(None)] if shares_picture else _batch(read, batch_size)
     results = []
-    for first in tqdm(starts, desc=method, unit="batch", delay=3, disable=not progress or len(starts) == 1):
-        rows = slice(first, first + step)
+    for rows in tqdm(batches, desc=method, unit="batch", delay=3, disable=not progress or len(batches) == 1):
         own = read if shares_picture else read[rows]
         pixel_values = torch.cat([row.to(clip.device, clip.dtype) for row in own])
         input_ids, attention_mask, words = (part[rows] for part in tokens)
-        longest = int(attention_mask.sum(1).max())
+        longest = input_ids.shape[1] if clip.text.sees_padding else int(attention_mask.sum(1).max())
         scores = function(clip, pixel_values, input_ids[:, :longest], attention_mask[:, :longest], **parameters)
         seen = [to_picture(clip, row) for row in pixel_values.split(1)]
         seen *= len(words) if shares_picture else 1
         for index, caption in enumerate(captions[rows]):
-            results.append(_to_attribution(scores, index, seen[index], caption, words[index], method, parameters))
+            of_pair = _to_attribution(clip, scores, index, seen[index], caption, words[index], method, parameters)
+            results.append(of_pair)
     return results[0] if single else results
+
+
+def _batch(pictures: list, batch_size: int) -> list[slice]:
+    """Cut a list into runs of at most `batch_size` pictures of one shape."""
+    starts = [0]
+    for row, picture in enumerate(pictures):
+        if picture.shape != pictures[starts[-1]].shape or row - starts[-1] == batch_size:
+            starts.append(row)
+    return [slice(*ends) for ends in zip(starts, [*starts[1:], len(pictures)])]
 
 
 def _is_list(values) -> bool:
     return isinstance(values, Sequence) and not isinstance(values, str)
 
 
-def _to_attribution(scores: Scores, index, picture, caption, words, method, parameters) -> Attribution:
+def _to_attribution(clip, scores: Scores, index, picture, caption, words, method, parameters) -> Attribution:
     tokens, word_ids, names = words
 
     def number(values):
         return None if values is None else float(values[index])
 
-    token_scores = scores.text[index, : len(tokens)].double().cpu().numpy()
+    token_scores, padding = scores.text[index].double().cpu().tensor_split([len(tokens)])
+    token_scores = token_scores.numpy()
     word_scores = np.zeros(len(names))
     for word, score in zip(word_ids, token_scores):
         if word is not None:
@@ -214,6 +220,9 @@ def _to_attribution(scores: Scores, index, picture, caption, words, method, para
         token_scores=token_scores,
         words=names,
         word_scores=word_scores,
+        begin_score=float(token_scores[0]) if clip.text.begin_tokens else None,
+        end_score=float(token_scores[-1]),
+        padding_score=float(padding.sum()) if clip.text.sees_padding else None,
         similarity=number(scores.similarity),
         **{name: number(getattr(scores, name)) for name in SUMS},
         picture=picture,
@@ -244,7 +253,7 @@ def check_method(clip: HookedCLIP, method: str, parameters: dict) -> tuple[Calla
     defaults = {name: p.default for name, p in known.items()}
     parameters = {**defaults, **parameters}
     if "layer" in parameters:
-        layers = clip.layers(parameters["layer"])
+        layers = clip.layers(parameters["layer"], later=method in ONE_LATER)
         parameters["layer"] = layers[0] if layers[0] == layers[1] else layers
     if method == "nib":
         path = {name: parameters.pop(name) for name in PAPER}

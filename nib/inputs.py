@@ -39,12 +39,8 @@ def to_pixel_values(clip: HookedCLIP, picture: Picture) -> PixelValues:
 
 
 def read_pictures(clip: HookedCLIP, pictures: Iterable[Picture]) -> list[PixelValues]:
-    """Prepare pictures, or raise a ValueError where their shapes differ; they are not yet where the model is."""
-    read = [_read(clip, picture) for picture in pictures]
-    shapes = sorted({tuple(pixel_values.shape[1:]) for pixel_values in read})
-    if len(shapes) > 1:
-        raise ValueError(f"pixel values of one call must have one shape, got {shapes}")
-    return read
+    """Prepare pictures; they are not yet where the model is."""
+    return [_read(clip, picture) for picture in pictures]
 
 
 def _read(clip: HookedCLIP, picture: Picture) -> PixelValues:
@@ -56,7 +52,15 @@ def _read(clip: HookedCLIP, picture: Picture) -> PixelValues:
             "this model came without an image processor: pass normalised pixel values as a tensor"
             " (channels, height, width)"
         )
-    return clip.image_processor(images=image, return_tensors="pt")["pixel_values"]
+    made = clip.image_processor(images=image, return_tensors="pt")
+    return _join_patches(clip, made) if clip.image.takes_patches else made["pixel_values"]
+
+
+def _join_patches(clip: HookedCLIP, made) -> PixelValues:
+    """Put a processor's list of patches, channels last in each, together to a picture; its padding is left out."""
+    (rows, columns), patch = made["spatial_shapes"][0].tolist(), clip.image.patch
+    patches = made["pixel_values"][:, : rows * columns].unflatten(1, (rows, columns)).unflatten(3, (patch, patch, -1))
+    return patches.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)  # (1, channels, height, width)
 
 
 def to_picture(clip: HookedCLIP, pixel_values: PixelValues) -> np.ndarray:
@@ -89,7 +93,8 @@ def to_tokens(
     encoded = []
     for caption in captions:  # no comprehension: before Python 3.12 it would shift the warning's stack level
         encoded.append(_encode(clip, caption, truncate))
-    longest = max(len(ids) for ids, *_ in encoded)
+    # A tower that sees its padding was trained on captions that are all padded to its length.
+    longest = clip.context_length if clip.text.sees_padding else max(len(ids) for ids, *_ in encoded)
     input_ids = torch.full((len(encoded), longest), clip.text.padding_id)
     attention_mask = torch.zeros_like(input_ids)
     for row, (ids, *_) in enumerate(encoded):

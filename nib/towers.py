@@ -15,12 +15,13 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nib import last_block
+from nib import last_block, pooling_head
 from nib.shapes import AttentionMask, Embeds, GridScores, HiddenStates, InputIds, PairValues, PixelValues, TokenScores
 
 
@@ -65,12 +66,18 @@ class Split:
         arguments = self._map_batched(lambda value: value.repeat(steps, *[1] * (value.ndim - 1)))
         pool_index = None if self.pool_index is None else self.pool_index.repeat(steps)
         blocks = list(self.tower.blocks[self.layer :])
-        shorter = blocks and self.tower.pool_all is None and last_block.fits(blocks[-1])
+        shorter = blocks and self.tower.head is None and last_block.fits(blocks[-1])
         for block in blocks[:-1] if shorter else blocks:
             hidden_states = block(hidden_states, **arguments)  # (steps * batch, tokens, width)
         if shorter:
             return self.tower.project(last_block.run_pooled(blocks[-1], hidden_states, pool_index, **arguments))
-        return self.tower.pool(hidden_states, pool_index, self.real.repeat(steps, 1))
+        return self.tower.pool(hidden_states, pool_index)
+
+    def open_head(self, hidden_states: HiddenStates) -> tuple[Embeds, Tensor]:
+        """Run the rest of a tower with a pooling head, and keep the head's attention, (batch, heads, 1, tokens)."""
+        for block in self.tower.blocks[self.layer :]:
+            hidden_states = block(hidden_states, **self.arguments)
+        return pooling_head.run_open(self.tower.head, self.tower.norm(hidden_states))
 
     def _map_batched(self, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
         """Change the arguments that have a row for each input; one row that serves all of them stays."""
@@ -93,11 +100,11 @@ class Tower:
         encode: the model's own function from inputs and attention mask to its output object.
         blocks: the transformer blocks.
         norm: the layer norm between the last block and the projection.
-        projection: the last module: its output is the embedding.
+        projection: the last module: its output is the embedding; the head itself where there is one.
         embeddings: from inputs to the embeddings of their tokens, (batch, tokens, width): of a picture with positions
             and before any norm, of a caption before positions are added.
-        pool_all: from all final states and which of them are real to the embedding, where an attention head or a mean
-            pools; None where one token is pooled, normed and projected.
+        head: the attention head that pools all tokens; None where one token is pooled, normed and projected.
+        attention: from a block to its self-attention, whose output is a pair of states and probabilities.
         batched: names of the arguments of a block that have a row for each input, or one row for all of them.
     """
 
@@ -106,7 +113,8 @@ class Tower:
     norm: nn.Module
     projection: nn.Module
     embeddings: Callable[[Tensor], HiddenStates]
-    pool_all: Callable[[HiddenStates, Tensor], Embeds] | None = None
+    head: nn.Module | None = None
+    attention: Callable[[nn.Module], nn.Module] = attrgetter("self_attn")
     batched: tuple[str, ...] = ("attention_mask",)
 
     @property
@@ -118,10 +126,10 @@ class Tower:
         """Run the whole tower as transformers does: (batch, embed), not normalised."""
         return self.encode(inputs, attention_mask).pooler_output
 
-    def pool(self, states: HiddenStates, pool_index: Tensor | None, real: Tensor) -> Embeds:
+    def pool(self, states: HiddenStates, pool_index: Tensor | None) -> Embeds:
         """Turn final hidden states, (rows, tokens, width), into embeddings, (rows, embed)."""
-        if self.pool_all is not None:
-            return self.pool_all(states, real)
+        if self.head is not None:
+            return self.head(self.norm(states))
         return self.project(states[torch.arange(len(states), device=states.device), pool_index])
 
     def project(self, pooled: Tensor) -> Embeds:
@@ -196,6 +204,7 @@ class ImageTower(Tower):
     Attributes:
         patch: side of a patch in pixels.
         image_size, channels: of the pictures that it was trained on, the side in pixels.
+        takes_patches: the model's processor makes lists of patches, of pictures of any aspect ratio.
         class_tokens: how many tokens come before the patches, 1 or 0. The class token is what is pooled.
         enter: from the embeddings of the tokens to what enters the first block.
     """
@@ -205,6 +214,7 @@ class ImageTower(Tower):
     channels: int
     class_tokens: int
     enter: Callable[[HiddenStates], HiddenStates]
+    takes_patches: bool = False
 
     def grid(self, pixel_values: PixelValues) -> tuple[int, int]:
         """Count the patches of pictures of this size: (rows, columns)."""
@@ -229,6 +239,8 @@ class TextTower(Tower):
     """The encoder of captions: a begin token where there is one, words, an end token, padding.
 
     Attributes:
+        enter: from the embeddings of the tokens, (batch, tokens, width), and the token ids to what enters the first
+            block: positions are added there, and in some families a norm follows.
         context_length: the most tokens it takes.
         vocabulary: how many token ids there are.
         padding_id: token id of padding.
@@ -238,6 +250,7 @@ class TextTower(Tower):
         begin_tokens: how many tokens come before the words, 1 or 0.
     """
 
+    enter: Callable[[HiddenStates, InputIds], HiddenStates]
     context_length: int
     vocabulary: int
     padding_id: int
@@ -249,6 +262,7 @@ class TextTower(Tower):
     def words(self, input_ids: InputIds, attention_mask: AttentionMask | None = None) -> Tensor:
         """Return which tokens are words, not begin, end or padding: (batch, tokens) boolean."""
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+        # The end is found by its id, and so also where the mask is all ones, as a processor of SigLIP makes it.
         inside = (positions >= self.begin_tokens) & (positions < self.find_end(input_ids)[:, None])
         return inside if attention_mask is None else inside & attention_mask.bool()
 
@@ -260,41 +274,150 @@ class TextTower(Tower):
         return real | self.sees_padding, (self.find_pooled or self.find_end)(inputs)
 
 
-def build_towers(model: nn.Module) -> tuple[ImageTower, TextTower]:
-    """Build the two towers of a model, or raise a ValueError where its family is not in `FAMILIES`."""
+def build_towers(model: nn.Module, tokenizer=None) -> tuple[ImageTower, TextTower]:
+    """Build the two towers of a model, or raise a ValueError where its family is not in `FAMILIES`.
+
+    Args:
+        tokenizer: where the model came with one; SigLIP's configs do not say which ids are padding and end.
+    """
     if (family := model.config.model_type) not in FAMILIES:
         raise ValueError(f"model_type must be one of {sorted(FAMILIES)}, got {family!r}")
-    return FAMILIES[family](model)
+    build_image, build_text = FAMILIES[family]
+    return build_image(model), build_text(model, tokenizer)
 
 
-def _build_clip(model: nn.Module, strict_end: bool = False) -> tuple[ImageTower, TextTower]:
-    """CLIP: class token first; a causal text tower, pooled at its end token."""
-    vision, text = model.vision_model, model.text_model
-    size, end, padding = vision.config.image_size, text.config.eos_token_id, text.config.pad_token_id
+def _encode_images(model: nn.Module, size: int) -> Callable:
+    """Return the model's own function of pictures; positions are interpolated where they have another size."""
 
-    def encode_images(pixel_values, attention_mask=None):
+    def encode(pixel_values, attention_mask=None):
         other_size = tuple(pixel_values.shape[-2:]) != (size, size)
         return model.get_image_features(pixel_values=pixel_values, interpolate_pos_encoding=other_size)
 
-    def encode_texts(input_ids, attention_mask=None):
-        return model.get_text_features(input_ids=input_ids, attention_mask=attention_mask)
+    return encode
+
+
+def _clip_image(model: nn.Module) -> ImageTower:
+    """CLIP: the class token first, which is pooled, normed and projected."""
+    vision, config = model.vision_model, model.vision_model.config
+    return ImageTower(
+        encode=_encode_images(model, config.image_size), blocks=vision.encoder.layers, norm=vision.post_layernorm,
+        projection=model.visual_projection, embeddings=partial(vision.embeddings, interpolate_pos_encoding=True),
+        enter=vision.pre_layrnorm, patch=config.patch_size, image_size=config.image_size, channels=config.num_channels,
+        class_tokens=1,
+    )  # fmt: skip
+
+
+def _siglip_image(model: nn.Module) -> ImageTower:
+    """SigLIP: patches alone, normed, then pooled by an attention head whose output is the embedding."""
+    vision, config = model.vision_model, model.vision_model.config
+    if not vision.use_head:
+        raise ValueError("a SigLIP without its pooling head (vision_use_head=False) has no embedding of pictures")
+    return ImageTower(
+        encode=_encode_images(model, config.image_size), blocks=vision.encoder.layers, norm=vision.post_layernorm,
+        projection=vision.head, head=vision.head, embeddings=partial(vision.embeddings, interpolate_pos_encoding=True),
+        enter=nn.Identity(), patch=config.patch_size, image_size=config.image_size, channels=config.num_channels,
+        class_tokens=0,
+    )  # fmt: skip
+
+
+def _siglip2_image(model: nn.Module) -> ImageTower:
+    """SigLIP 2 with NaFlex: as SigLIP, of pictures of any aspect ratio, which the model takes as lists of patches."""
+    vision, config = model.vision_model, model.vision_model.config
+    patch, channels = config.patch_size, config.num_channels
+
+    def to_patches(pixel_values):
+        """Cut (batch, channels, height, width) into patches, channels last in each; return their grids too."""
+        rows, columns = pixel_values.shape[-2] // patch, pixel_values.shape[-1] // patch
+        tiles = pixel_values[..., : rows * patch, : columns * patch].unflatten(3, (columns, patch))
+        tiles = tiles.unflatten(2, (rows, patch)).permute(0, 2, 4, 3, 5, 1)  # batch, rows, columns, y, x, channels
+        shapes = torch.tensor([[rows, columns]] * len(pixel_values), device=pixel_values.device)
+        return tiles.flatten(3).flatten(1, 2), shapes
+
+    def encode(pixel_values, attention_mask=None):
+        patches, shapes = to_patches(pixel_values)
+        every = torch.ones(
+            patches.shape[:2], dtype=torch.long, device=patches.device
+        )  # pictures of one size: no padding
+        return model.get_image_features(patches, pixel_attention_mask=every, spatial_shapes=shapes)
+
+    return ImageTower(
+        encode=encode, blocks=vision.encoder.layers, norm=vision.post_layernorm, projection=vision.head,
+        head=vision.head, embeddings=lambda pixel_values: vision.embeddings(*to_patches(pixel_values)),
+        enter=nn.Identity(), patch=patch, image_size=round(config.num_patches**0.5) * patch, channels=channels,
+        class_tokens=0, takes_patches=True,
+    )  # fmt: skip
+
+
+def _clip_text(model: nn.Module, tokenizer=None, strict_end: bool = False) -> TextTower:
+    """CLIP: causal, pooled at the end token."""
+    text, config = model.text_model, model.text_model.config
+    end, padding = config.eos_token_id, config.pad_token_id
 
     def find_end(input_ids):
         # The hub's CLIP configs say 2, which no tokenizer uses: those models pool at the largest id.
         return (input_ids if end == 2 and not strict_end else (input_ids == end).int()).argmax(-1)
 
-    image = ImageTower(
-        encode=encode_images, blocks=vision.encoder.layers, norm=vision.post_layernorm,
-        projection=model.visual_projection, embeddings=partial(vision.embeddings, interpolate_pos_encoding=True),
-        enter=vision.pre_layrnorm, patch=vision.config.patch_size, image_size=size, channels=vision.config.num_channels,
-        class_tokens=1,
+    return TextTower(
+        encode=lambda ids, mask=None: model.get_text_features(input_ids=ids, attention_mask=mask),
+        blocks=text.encoder.layers, norm=text.final_layer_norm, projection=model.text_projection,
+        embeddings=text.embeddings.token_embedding, enter=lambda states, ids: text.embeddings(inputs_embeds=states),
+        context_length=config.max_position_embeddings, vocabulary=config.vocab_size,
+        padding_id=0 if padding is None else padding, find_end=find_end,
     )  # fmt: skip
-    text = TextTower(
-        encode=encode_texts, blocks=text.encoder.layers, norm=text.final_layer_norm, projection=model.text_projection,
-        embeddings=text.embeddings.token_embedding, context_length=text.config.max_position_embeddings,
-        vocabulary=text.config.vocab_size, padding_id=0 if padding is None else padding, find_end=find_end,
-    )  # fmt: skip
-    return image, text
 
 
-FAMILIES = {"clip": _build_clip, "metaclip_2": partial(_build_clip, strict_end=True)}
+def _siglip_text(model: nn.Module, tokenizer=None) -> TextTower:
+    """SigLIP: bidirectional and without a mask, padded to its length, pooled at the last place, no begin token."""
+    text, config = model.text_model, model.text_model.config
+    padding = config.pad_token_id if tokenizer is None else tokenizer.pad_token_id
+    end = padding if tokenizer is None else tokenizer.eos_token_id  # the published configs name no such ids
+
+    def find_end(input_ids):
+        """Find the last token that is no padding, or the first padding where that is what ends a caption."""
+        words = (input_ids != padding).flip(-1).int()
+        last = input_ids.shape[-1] - 1 - words.argmax(-1)
+        return last if end != padding else (last + 1).clamp(max=input_ids.shape[-1] - 1)
+
+    return TextTower(
+        encode=lambda ids, mask=None: model.get_text_features(input_ids=ids), blocks=text.encoder.layers,
+        norm=text.final_layer_norm, projection=text.head, embeddings=text.embeddings.token_embedding,
+        enter=lambda states, ids: text.embeddings(inputs_embeds=states), context_length=config.max_position_embeddings,
+        vocabulary=config.vocab_size, padding_id=padding, find_end=find_end, sees_padding=True, begin_tokens=0,
+        find_pooled=lambda ids: torch.full((len(ids),), ids.shape[1] - 1, device=ids.device),
+    )  # fmt: skip
+
+
+def _bert_text(model: nn.Module, tokenizer=None) -> TextTower:
+    """AltCLIP and ChineseCLIP: bidirectional and masked, pooled at the first token; padding follows the end token."""
+    text, config = model.text_model, model.text_model.config
+    padding, projection, norm, longest = config.pad_token_id, model.text_projection, nn.Identity(), 0
+    if hasattr(text, "roberta"):  # AltCLIP: two linear layers after a norm; places are counted from the padding id on
+        norm, projection = text.pre_LN, nn.Sequential(text.transformation, projection)
+        text, longest = text.roberta, padding + 1
+    embeddings = text.embeddings
+
+    def place(ids):
+        if not longest:
+            return None
+        return embeddings.create_position_ids_from_input_ids(ids, padding)
+
+    return TextTower(
+        encode=lambda ids, mask=None: model.get_text_features(input_ids=ids, attention_mask=mask),
+        blocks=getattr(text.encoder, "layers", None) or text.encoder.layer, norm=norm, projection=projection,
+        attention=attrgetter("attention.self"), embeddings=embeddings.word_embeddings,
+        enter=lambda states, ids: embeddings(inputs_embeds=states, position_ids=place(ids)),
+        context_length=config.max_position_embeddings - longest, vocabulary=config.vocab_size, padding_id=padding,
+        find_end=lambda ids: ids.shape[-1] - 1 - (ids != padding).flip(-1).int().argmax(-1),
+        find_pooled=lambda ids: ids.new_zeros(len(ids)),
+    )  # fmt: skip
+
+
+FAMILIES = {
+    "clip": (_clip_image, _clip_text),
+    "clipseg": (_clip_image, _clip_text),
+    "metaclip_2": (_clip_image, partial(_clip_text, strict_end=True)),
+    "siglip": (_siglip_image, _siglip_text),
+    "siglip2": (_siglip2_image, _siglip_text),
+    "altclip": (_clip_image, _bert_text),
+    "chinese_clip": (_clip_image, _bert_text),
+}

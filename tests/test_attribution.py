@@ -43,7 +43,7 @@ def test_one_picture_and_one_caption(clip, pictures, pairs):
     assert result.picture.shape == (60, 60, 3)
     assert (result.text, result.method) == (CAPTIONS[1], "nib")
     assert result.parameters == PATH | dict(
-        quadrature="riemann_right", lambda_min=0.0, baseline="zero", batch_size=64, seed=0
+        quadrature="riemann_right", lambda_min=0.0, baseline="zero", target="cosine", batch_size=64, seed=0
     )
     assert result.words == CAPTIONS[1].split()
     assert len(result.tokens) == len(result.token_scores) == len(result.words) + 2
@@ -239,11 +239,12 @@ def test_bad_last_item_is_found_before_any_work(clip, pictures, calls, last_pict
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
-def test_pixel_values_of_two_shapes_are_found_before_any_work(clip, pixel_values, calls, batch_size):
-    images = [*pixel_values, torch.zeros(3, 48, 72)]
-    with pytest.raises(ValueError, match="must have one shape"):
-        nib.attribute(clip, images, "a cat", method="never", layer=2, batch_size=batch_size)
-    assert not calls
+def test_pictures_of_two_shapes_keep_their_order_and_their_grids(clip, pixel_values, batch_size):
+    images = [pixel_values[0], pixel_values[0, :, :48], pixel_values[1], pixel_values[2]]
+    results = nib.attribute(clip, images, "a cat", layer=2, batch_size=batch_size)
+    assert [result.image_scores.shape for result in results] == [(5, 5), (4, 5), (5, 5), (5, 5)]
+    for image, result in zip(images, results):
+        assert abs(nib.attribute(clip, image, "a cat", layer=2).image_scores - result.image_scores).max() < 1e-8
 
 
 def test_each_picture_is_decoded_once(clip, tmp_path, monkeypatch):

@@ -50,7 +50,16 @@ def by_hand():
 
     return SimpleNamespace(
         image=SimpleNamespace(embed=lambda pixel_values: pixel_values.sum((1, 2))),
-        text=SimpleNamespace(split=split, embed=embed, words=words, embeddings=lambda ids: TABLE[ids]),
+        text=SimpleNamespace(
+            split=split,
+            embed=embed,
+            words=words,
+            embeddings=lambda ids: TABLE[ids],
+            enter=lambda states, ids: states,
+            begin_tokens=1,
+            sees_padding=False,
+            find_pooled=None,
+        ),
     )
 
 

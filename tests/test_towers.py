@@ -13,7 +13,7 @@ from conftest import CAPTIONS, make_config, randomise
 from PIL import Image
 from torch import nn
 from torch.testing import assert_close
-from transformers import CLIPModel, MetaClip2Config, MetaClip2Model, SiglipConfig, SiglipModel
+from transformers import BertConfig, BertModel, CLIPModel, MetaClip2Config, MetaClip2Model
 
 import nib
 
@@ -160,8 +160,12 @@ def test_metaclip_2_pools_strictly_at_its_end_id(layer):
 
 def test_a_head_that_pools_all_tokens_runs_after_the_whole_last_block(clip, pixel_values):
     """As in SigLIP: no token is pooled alone, and no block is shortened."""
-    head = lambda states, real: (states * real[..., None]).mean(1)  # noqa: E731
-    tower = dataclasses.replace(clip.image, pool_all=head)
+
+    class Mean(nn.Module):
+        def forward(self, states):
+            return states.mean(1)
+
+    tower = dataclasses.replace(clip.image, head=Mean(), norm=nn.Identity())
     split = dataclasses.replace(clip.image.split(pixel_values, 2), tower=tower, pool_index=None)
     own = copy.deepcopy(clip.model).vision_model(pixel_values, output_hidden_states=True).hidden_states[-1]
     twice = torch.cat([split.hidden_states] * 2)
@@ -170,8 +174,8 @@ def test_a_head_that_pools_all_tokens_runs_after_the_whole_last_block(clip, pixe
 
 
 def test_unknown_family_is_refused():
-    with pytest.raises(ValueError, match=r"model_type must be one of \['clip', .*\], got 'siglip'"):
-        nib.HookedCLIP(SiglipModel(SiglipConfig(text_config=SMALL, vision_config=SMALL)))
+    with pytest.raises(ValueError, match=r"model_type must be one of \[.*'clip', .*\], got 'bert'"):
+        nib.HookedCLIP(BertModel(BertConfig(**SMALL)))
 
 
 def test_rows_are_step_major(split):

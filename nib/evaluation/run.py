@@ -23,7 +23,7 @@ from nib.evaluation.parts import hash_all, hash_code, save_table, to_bytes
 from nib.evaluation.released import attribute_text_to_batch
 from nib.inputs import to_tokens
 from nib.methods.scores import SUMS, Scores
-from nib.metrics.confidence import confidence, is_constant
+from nib.metrics.confidence import check_protocol, confidence, is_constant
 from nib.metrics.localisation import auc, energy_inside, pointing_game, selectivity
 from nib.shapes import PairValues
 
@@ -82,6 +82,8 @@ def evaluate(
     protocols = [protocol] if isinstance(protocol, str) else list(protocol)
     _check_choice("protocol", protocols, list(PROTOCOLS))
     _check_choice("metrics", metrics, METRICS)
+    for name in protocols if "confidence" in metrics else ():
+        check_protocol(clip, name)
     check_count("batch_size", batch_size)
     index, n_shards = _check_shard(shard)
     texts, ids = column(pairs, "text"), [str(value) for value in column(pairs, "id")]

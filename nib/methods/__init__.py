@@ -53,4 +53,7 @@ METHODS = {
     "none": none,
 }
 
-__all__ = ["METHODS", "PRESETS", "Scores"]
+# What the released code calls layer 9 is the input of block 9 for NIB and its output for these.
+ONE_LATER = ("m2ib", "gradcam", "objectness")
+
+__all__ = ["METHODS", "ONE_LATER", "PRESETS", "Scores"]

@@ -54,8 +54,11 @@ def open_attention(clip: HookedCLIP) -> Iterator[None]:
 
 
 @contextmanager
-def record(blocks: nn.ModuleList) -> Iterator[list[Tensor]]:
+def record(blocks: nn.ModuleList, attention: Callable[[nn.Module], nn.Module]) -> Iterator[list[Tensor]]:
     """Collect the attention probabilities of blocks, (batch, heads, queries, keys) each, in order.
+
+    Args:
+        attention: from a block to its self-attention: `Tower.attention`.
 
     Raises:
         RuntimeError: on leaving, unless each block gave exactly one tensor: the model was not
@@ -63,7 +66,7 @@ def record(blocks: nn.ModuleList) -> Iterator[list[Tensor]]:
     """
     attentions: list[Tensor] = []
     handles = [
-        block.self_attn.register_forward_hook(lambda module, args, outputs: attentions.append(outputs[1]))
+        attention(block).register_forward_hook(lambda module, args, outputs: attentions.append(outputs[1]))
         for block in blocks
     ]
     try:
@@ -79,7 +82,8 @@ def record(blocks: nn.ModuleList) -> Iterator[list[Tensor]]:
 def attention_gradients(clip: HookedCLIP, image: Split, text: Split) -> tuple[PairValues, tuple, tuple]:
     """Differentiate the logit of each pair with respect to the attention of all blocks after the cut.
 
-    The logit is exp(logit_scale) times the cosine. One backward pass serves both towers.
+    The logit is exp(logit_scale) times the cosine. One backward pass serves both towers. Where a head pools all tokens,
+    the attention of its one query comes last.
 
     Returns:
         The cosines (batch,); then for the image and for the text the attentions and their
@@ -88,9 +92,11 @@ def attention_gradients(clip: HookedCLIP, image: Split, text: Split) -> tuple[Pa
     embeds, attentions = [], []
     with torch.enable_grad():
         for split in (image, text):
-            with record(split.tower.blocks[split.layer :]) as recorded:
-                embeds.append(split(split.hidden_states.detach().requires_grad_()))
-            attentions.append(recorded)
+            tower, states = split.tower, split.hidden_states.detach().requires_grad_()
+            with record(tower.blocks[split.layer :], tower.attention) as recorded:
+                pooled, *of_head = split.open_head(states) if tower.head is not None else (split(states),)
+            embeds.append(pooled)
+            attentions.append([*recorded, *of_head])
         similarity = cosine_similarity(*embeds)
         logits = clip.model.logit_scale.exp() * similarity
     gradients = torch.autograd.grad(logits.sum(), [*attentions[0], *attentions[1]])
@@ -111,7 +117,8 @@ def explain_attention(
     """Score tokens by one row of a relevance made of attentions and their gradients.
 
     The row is that of the token which each tower pools: the class token, and the end token of the
-    caption. In a caption without padding the end token is the last row; with padding it is not.
+    caption. In a caption without padding the end token is the last row; with padding it is not. Where a head pools all
+    tokens, its attention has the one row of its query.
 
     Args:
         relevance: from attentions and gradients, lists of (batch, heads, queries, keys), to
@@ -127,14 +134,18 @@ def explain_attention(
     def explain(pixel_values, input_ids, attention_mask):
         image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
         similarity, of_image, of_text = attention_gradients(clip, image, text)
-        rows = torch.arange(len(text), device=input_ids.device)
-        image_scores = relevance(*of_image)[rows, image.pool_index]  # (batch, tokens)
-        text_scores = relevance(*of_text)[rows, text.pool_index]
+        image_scores, text_scores = _row(relevance(*of_image), image), _row(relevance(*of_text), text)
         real = real_tokens(text, attention_mask)
         return to_scores(clip, pixel_values, real, similarity, image_scores, text_scores)
 
     with open_attention(clip):
         return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
+
+
+def _row(relevance: Tensor, split: Split) -> Tensor:
+    """Read the row of what the tower pools: (batch, queries, keys) -> (batch, keys)."""
+    rows = torch.arange(len(relevance), device=relevance.device)
+    return relevance[rows, 0 if split.tower.head is not None else split.pool_index]
 
 
 def _first_block(tower: Tower, start_layer: int | None) -> int:

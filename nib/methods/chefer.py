@@ -49,5 +49,6 @@ def _roll_out(relevances: list[Tensor]) -> Tensor:
     """Accumulate (batch, queries, keys) relevances from block to block, residual connections as identity."""
     total = torch.eye(relevances[0].shape[-1], dtype=relevances[0].dtype, device=relevances[0].device)
     for relevance in relevances:
-        total = total + relevance @ total
+        passed = relevance @ total
+        total = total + passed if relevance.shape[1] == relevance.shape[2] else passed  # a pooling head has one query
     return total

@@ -36,16 +36,16 @@ def random(
         Scores in [0, 1), without unit.
     """
 
-    def draw(pixel_values, input_ids, real, size):
+    def draw(pixel_values, input_ids, real, words, size):
         patches = torch.empty(size)
-        words = torch.zeros(real.shape)
+        scores = torch.zeros(real.shape)
         for row, tokens in enumerate(real.cpu()):
             ids = input_ids[row].cpu()[tokens]
             pixels = pixel_values[row if len(pixel_values) > 1 else 0]
             generator = torch.Generator().manual_seed(_check_sum(seed, ids, pixels))
             patches[row] = torch.rand(size[1:], generator=generator)
-            words[row, tokens] = torch.rand(len(ids), generator=generator)
-        return patches, words
+            scores[row, tokens] = torch.rand(len(ids), generator=generator)
+        return patches, scores
 
     return _explain_blindly(clip, pixel_values, input_ids, attention_mask, draw, batch_size)
 
@@ -74,13 +74,11 @@ def center(
     if not sigma > 0:
         raise ValueError(f"sigma must be more than 0, got {sigma}")
 
-    def draw(pixel_values, input_ids, real, size):
+    def draw(pixel_values, input_ids, real, words, size):
         rows, columns = (torch.exp(-(((2 * torch.arange(n) + 1) / n - 1) ** 2) / (2 * sigma**2)) for n in size[1:])
-        words = (real.sum(1, keepdim=True) - 2).clamp(min=1)
-        word = real.cumsum(1) - 2  # 0 at the first word, -1 at the begin token
-        triangle = 1 - ((2 * word + 1) / words - 1).abs()
-        inside = (word >= 0) & (word < words)
-        return (rows[:, None] * columns).expand(size), torch.where(inside, triangle, 0.0)
+        count = words.sum(1, keepdim=True).clamp(min=1)
+        triangle = 1 - ((2 * words.cumsum(1) - 1) / count - 1).abs()
+        return (rows[:, None] * columns).expand(size), torch.where(words, triangle, 0.0)
 
     return _explain_blindly(clip, pixel_values, input_ids, attention_mask, draw, batch_size)
 
@@ -91,7 +89,7 @@ def objectness(
     input_ids: InputIds,
     attention_mask: AttentionMask | None = None,
     *,
-    layer: int = 10,
+    layer: int | tuple[int, int] | None = None,
     batch_size: int = 64,
     seed: int = 0,
 ) -> Scores:
@@ -101,15 +99,18 @@ def objectness(
     object that is enough to lie on it. A method that explains the text must beat it against the *other* objects.
 
     Args:
-        layer: blocks run before the states are read, in both towers.
+        layer: blocks run before the states are read, in both towers or in each; None for one more than 3/4 of them,
+            10 of 12.
 
     Returns:
         Euclidean distances, at least 0; begin and end score 0.
     """
 
+    layers = clip.layers(layer, later=1)
+
     @torch.no_grad()
     def explain(pixel_values, input_ids, attention_mask):
-        image, text = cut(clip, pixel_values, input_ids, attention_mask, layer, layer)
+        image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
         similarity = cosine_similarity(image(image.hidden_states), text(text.hidden_states))
         real = real_tokens(text, attention_mask)
         words, grid = clip.text.words(input_ids, attention_mask), clip.grid(pixel_values)
@@ -144,7 +145,7 @@ def none(
         Ones, zero at padding.
     """
 
-    def draw(pixel_values, input_ids, real, size):
+    def draw(pixel_values, input_ids, real, words, size):
         return torch.ones(size), torch.ones(real.shape)
 
     return _explain_blindly(clip, pixel_values, input_ids, attention_mask, draw, batch_size)
@@ -159,8 +160,9 @@ def _explain_blindly(clip, pixel_values, input_ids, attention_mask, draw, batch_
         image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
         similarity = cosine_similarity(image(image.hidden_states), text(text.hidden_states))
         real = real_tokens(text, attention_mask)
-        patches, words = draw(pixel_values, input_ids, real, (len(text), *clip.grid(pixel_values)))
-        return to_scores(clip, pixel_values, real, similarity, patches.to(similarity), words.to(similarity))
+        words, size = clip.text.words(input_ids, attention_mask), (len(text), *clip.grid(pixel_values))
+        patches, scores = draw(pixel_values, input_ids, real, words, size)
+        return to_scores(clip, pixel_values, real, similarity, patches.to(similarity), scores.to(similarity))
 
     return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
 

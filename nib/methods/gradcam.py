@@ -16,7 +16,7 @@ def gradcam(
     input_ids: InputIds,
     attention_mask: AttentionMask | None = None,
     *,
-    layer: int = 10,
+    layer: int | tuple[int, int] | None = None,
     pool_gradients: bool = False,
     batch_size: int = 64,
     seed: int = 0,
@@ -32,15 +32,18 @@ def gradcam(
     what it calls layer 9 is the output of block 9, which is 10 here.
 
     Args:
-        layer: blocks run before the hidden states, in both towers.
+        layer: blocks run before the hidden states, in both towers or in each; None for one more than 3/4 of them, 10
+            of 12.
         pool_gradients: average the gradient over positions first.
 
     Returns:
         Scores, at least 0, in cosine units to first order.
     """
 
+    layers = clip.layers(layer, later=1)
+
     def explain(pixel_values, input_ids, attention_mask):
-        image, text = cut(clip, pixel_values, input_ids, attention_mask, layer, layer)
+        image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
         states = image.hidden_states, text.hidden_states
         similarity, *gradients = similarity_gradients(image, text, *states)
         real = real_tokens(text, attention_mask)

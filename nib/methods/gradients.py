@@ -56,10 +56,14 @@ def explain_inputs(
     """
 
     def explain(pixel_values, input_ids, attention_mask):
-        text = clip.text.split(input_ids, 0, attention_mask)
+        text, tokens = clip.text.split(input_ids, 0, attention_mask), token_embeddings(clip, input_ids)
         pixels = pixel_values.expand(len(text), -1, -1, -1)
-        similarity, *gradients = similarity_gradients(clip.image.embed, text, pixels, text.hidden_states)
-        scores = score(pixels, token_embeddings(clip, input_ids), *gradients)
+
+        def embed_text(embeddings):
+            return text(clip.text.enter(embeddings, input_ids))
+
+        similarity, *gradients = similarity_gradients(clip.image.embed, embed_text, pixels, tokens)
+        scores = score(pixels, tokens, *gradients)
         return to_scores(clip, pixel_values, real_tokens(text, attention_mask), similarity, *scores)
 
     return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
@@ -67,9 +71,5 @@ def explain_inputs(
 
 @torch.no_grad()
 def token_embeddings(clip: HookedCLIP, input_ids: InputIds) -> HiddenStates:
-    """Look up the tokens, before positions are added: (batch, tokens, width).
-
-    The states that enter the first block differ from these by a constant, so a gradient with
-    respect to those states is a gradient with respect to these.
-    """
+    """Look up the tokens, before positions are added: (batch, tokens, width)."""
     return clip.text.embeddings(input_ids)

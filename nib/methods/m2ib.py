@@ -18,7 +18,7 @@ def m2ib(
     input_ids: InputIds,
     attention_mask: AttentionMask | None = None,
     *,
-    layer: int = 10,
+    layer: int | tuple[int, int] | None = None,
     beta: float = 0.1,
     lr: float = 1.0,
     n_steps: int = 10,
@@ -47,7 +47,8 @@ def m2ib(
     block 9, 10 here.
 
     Args:
-        layer: blocks run before the bottleneck, in both towers.
+        layer: blocks run before the bottleneck, in both towers or in each; None for one more than 3/4 of them, 10 of
+            12.
         beta: weight of the KL, at least 0.
         lr: learning rate of Adam, more than 0.
         n_steps: forward passes, at least 1: alpha is updated n_steps - 1 times.
@@ -66,8 +67,10 @@ def m2ib(
     if beta < 0 or not lr > 0:
         raise ValueError(f"beta must be at least 0 and lr more than 0, got {beta} and {lr}")
 
+    layers = clip.layers(layer, later=1)
+
     def explain(pixel_values, input_ids, attention_mask):
-        image, text = cut(clip, pixel_values, input_ids, attention_mask, layer, layer)
+        image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
         with torch.no_grad():
             image_embeds, text_embeds = image(image.hidden_states), text(text.hidden_states)
         real = real_tokens(text, attention_mask)

@@ -8,6 +8,7 @@ from torch.nn.functional import cosine_similarity
 
 from nib.checks import check_count
 from nib.clip import HookedCLIP
+from nib.methods.gradients import token_embeddings
 from nib.methods.pairs import cut, over_pairs, real_tokens, to_scores
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, Embeds, HiddenStates, InputIds, PixelValues, TokenScores
@@ -53,8 +54,8 @@ def mfaba(
             image_embeds, text_embeds = image(image.hidden_states), text(text.hidden_states)
         patches = patches.expand(len(text), -1, -1)
         image_scores = _descend(lambda x: image(clip.image.enter(x)), patches, text_embeds, n_steps, step_size)
-        # States before the first block are token embeddings plus positions: the same gradients, the same steps.
-        text_scores = _descend(text, text.hidden_states, image_embeds, n_steps, step_size)
+        tokens = token_embeddings(clip, input_ids)
+        text_scores = _descend(lambda x: text(clip.text.enter(x, input_ids)), tokens, image_embeds, n_steps, step_size)
         similarity = cosine_similarity(image_embeds, text_embeds)
         return to_scores(clip, pixel_values, real_tokens(text, attention_mask), similarity, image_scores, text_scores)
 

@@ -35,6 +35,7 @@ def nib(
     lambda_min: float | tuple[float, float] | None = None,
     preset: str | None = None,
     baseline: str | Tensor | tuple[str | Tensor, str | Tensor] = "zero",
+    target: str = "cosine",
     batch_size: int = 64,
     seed: int = 0,
 ) -> Scores:
@@ -55,6 +56,8 @@ def nib(
             and score 0. A tensor holds one state for each kind of token: (2, width) for the class token and patches,
             (3, width) for begin, words and end. Two values are for the picture and the caption. What is
             explained is F(z) - F(baseline): from the mean, what tells tokens apart, not what they share.
+        target: what is divided among tokens: the "cosine", or the "logit", exp(logit_scale) times that. SigLIP's bias
+            is the same at both ends of the path and can change no score.
 
     Returns:
         Scores in cosine units. `image_difference` is F(z) - F(lambda_min z), `image_gap` the sum of all image
@@ -68,6 +71,8 @@ def nib(
     path = resolve_path(preset, n_steps=n_steps, quadrature=quadrature, lambda_min=lambda_min)
     of_image, of_text = _split_path(rule=path.pop("quadrature"), baseline=baseline, **path)
     image_layer, text_layer = clip.layers(layer)
+    if target not in ("cosine", "logit"):
+        raise ValueError(f"target must be 'cosine' or 'logit', got {target!r}")
     image, text = clip.image.split(pixel_values, image_layer), clip.text.split(input_ids, text_layer, attention_mask)
     of_image["baseline"] = place_baseline(image, _kinds_of_image(clip, pixel_values), of_image["baseline"])
     of_text["baseline"] = place_baseline(text, _kinds_of_text(clip, input_ids, attention_mask), of_text["baseline"])
@@ -79,14 +84,13 @@ def nib(
     image_scores, image_sums = _add_up(image, to_texts, similarity, batch_size, **of_image)
     text_scores, text_sums = _add_up(text, to_images, similarity, batch_size, **of_text)
     patches, image_class = clip.image.to_grid(image_scores, clip.grid(pixel_values))
-    return Scores(
-        image=patches,
-        text=text_scores,
-        similarity=similarity,
-        image_class=image_class,
-        **{f"image_{name}": values for name, values in image_sums.items()},
-        **{f"text_{name}": values for name, values in text_sums.items()},
-    )
+    sums = {f"image_{name}": values for name, values in image_sums.items()}
+    sums |= {f"text_{name}": values for name, values in text_sums.items()}
+    explained = {"image": patches, "text": text_scores, "image_class": image_class, **sums}
+    if target == "logit":
+        scale = clip.model.logit_scale.exp()
+        explained = {name: None if values is None else scale * values for name, values in explained.items()}
+    return Scores(similarity=similarity, **explained)
 
 
 def resolve_path(preset: str | None, **path: Any) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def rise(
         tokens, real = token_embeddings(clip, input_ids), real_tokens(text, attention_mask)
         lengths = real.shape[1] - real.int().flip(1).argmax(1)  # up to the last token that is no padding
         masks = draw_text_masks(text_masks, lengths.tolist(), tokens.shape[-1], p, seed, text_cells, tokens.shape[1])
-        words, kept = _score_text(text, tokens, image_embeds, masks, batch_size)
+        words, kept = _score_text(clip, text, input_ids, tokens, image_embeds, masks, batch_size)
         words = words / kept.clamp(min=1e-12) if by_coverage else words / (text_masks * p)
         similarity = cosine_similarity(image_embeds, text_embeds)
         return to_scores(clip, pixel_values, real, similarity, avg_pool2d(pixels, patch), words, image_pixels=pixels)
@@ -149,7 +149,13 @@ def _score_image(
 
 
 def _score_text(
-    text: Split, tokens: Tensor, image_embeds: Embeds, masks: Tensor, batch_size: int
+    clip: HookedCLIP,
+    text: Split,
+    input_ids: InputIds,
+    tokens: Tensor,
+    image_embeds: Embeds,
+    masks: Tensor,
+    batch_size: int,
 ) -> tuple[TokenScores, TokenScores]:
     """Sum similarity * mask at each token, and the masks, both averaged over the width: (pairs, tokens)."""
     image_embeds = image_embeds.expand(len(text), -1)
@@ -159,8 +165,9 @@ def _score_text(
         part, total = text[rows], 0.0
         for chunk in masks[:, rows].split(max(1, batch_size // len(part))):  # (masks, pairs, tokens, 1 or width)
             chunk = chunk.to(tokens)
-            removed = (1 - chunk) * tokens[rows]  # (masks, pairs, tokens, width)
-            embeds = part((part.hidden_states - removed).flatten(0, 1)).unflatten(0, (len(chunk), -1))
+            masked = (chunk * tokens[rows]).flatten(0, 1)  # (masks * pairs, tokens, width)
+            states = clip.text.enter(masked, input_ids[rows].repeat(len(chunk), 1))
+            embeds = part(states).unflatten(0, (len(chunk), -1))
             similarity = cosine_similarity(embeds, image_embeds[rows], dim=-1)  # (masks, pairs)
             total = total + torch.einsum("mp,mpt->pt", similarity, chunk.mean(-1))
         scores.append(total)

@@ -90,6 +90,7 @@ def confidence(
     if not sides or not set(sides) <= set(SIDES):
         raise ValueError(f"sides must be some of {list(SIDES)}, got {sides!r}")
     check_count("batch_size", batch_size)
+    check_protocol(clip, protocol)
     pairs = len(input_ids)
     if len(pixel_values) not in (1, pairs) or len(scores.image) != pairs or scores.text.shape != input_ids.shape:
         raise ValueError(
@@ -117,6 +118,16 @@ def confidence(
         parts.append(found)
     names = [name for name in (*HIGHER_IS_BETTER, *DIAGNOSTICS) if name in parts[0]]
     return {name: torch.cat([part[name] for part in parts]) for name in names}
+
+
+def check_protocol(clip: HookedCLIP, protocol: str) -> None:
+    """Raise a ValueError where a protocol has no meaning on a model: "released" strips CLIP's begin and end tokens."""
+    text = clip.text
+    if protocol != "paper" and (text.begin_tokens != 1 or text.sees_padding or text.find_pooled is not None):
+        raise ValueError(
+            "protocol 'released' is defined for text towers like CLIP's, which pool an end token and mask padding;"
+            f" use 'paper' with a {clip.model.config.model_type}"
+        )
 
 
 @torch.no_grad()
@@ -201,6 +212,6 @@ def _stretch(scores: TokenScores, among: Tensor) -> tuple[TokenScores, Tensor]:
 def _encode_weighted(
     clip: HookedCLIP, split: Split, input_ids: InputIds, weights: Tensor, image_embeds: Embeds
 ) -> tuple[PairValues, PairValues]:
-    removed = (1 - weights.to(split.hidden_states))[..., None] * token_embeddings(clip, input_ids)
-    before, after = split(split.hidden_states), split(split.hidden_states - removed)
+    weighted = weights.to(split.hidden_states)[..., None] * token_embeddings(clip, input_ids)
+    before, after = split(split.hidden_states), split(clip.text.enter(weighted, input_ids))
     return cosine_similarity(before, image_embeds), cosine_similarity(after, image_embeds)

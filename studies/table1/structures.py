@@ -24,7 +24,7 @@ SHAPE = dict(hidden_size=48, intermediate_size=96, num_hidden_layers=4, num_atte
 def build(clip: HookedCLIP, seed: int = 0) -> dict[str, object]:
     """Return, by name, models that read the same pictures and tokens as `clip`.
 
-    One of a family that `nib` does not know embeds, and says why it cannot be cut.
+    The convolutional one embeds, and says why it cannot be cut.
     """
     makers = {"another CLIP": _build_clip, "SigLIP": _build_siglip, "no class token": _build_convolutional}
     with torch.random.fork_rng(devices=[]):
@@ -44,18 +44,14 @@ def _build_clip(clip: HookedCLIP) -> HookedCLIP:
     return HookedCLIP(model, clip.tokenizer, clip.image_processor)
 
 
-def _build_siglip(clip: HookedCLIP):
+def _build_siglip(clip: HookedCLIP) -> HookedCLIP:
     model = SiglipModel(SiglipConfig(**_sides(clip))).eval().requires_grad_(False)
     with TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps(model.config.to_dict()))
         save_file(model.state_dict(), Path(folder, "model.safetensors"))
         clip.tokenizer.save_pretrained(folder)
         clip.image_processor.save_pretrained(folder)
-        try:
-            return nib.load(folder)
-        except ValueError:  # a family that `nib` does not know; what only embeds still runs
-            reason = "nib does not know SigLIP"
-            return EmbedsAlone(clip, model, lambda x: model.get_image_features(x).pooler_output, reason)
+        return nib.load(folder)
 
 
 def _build_convolutional(clip: HookedCLIP) -> "EmbedsAlone":
@@ -73,7 +69,6 @@ def _build_convolutional(clip: HookedCLIP) -> "EmbedsAlone":
     reason = "a convolutional tower has no blocks through which tokens pass"
     alone = EmbedsAlone(clip, model, embed, reason)
     alone.image.feature_map = feature_map
-    alone.text = clip.text
     return alone
 
 
@@ -86,11 +81,8 @@ class EmbedsAlone:
         if not hasattr(model, "config"):
             model.config = clip.model.config  # `nib.inputs` reads the padding id there
 
-        def embed_texts(input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-            return model.get_text_features(input_ids, attention_mask).pooler_output
-
-        def refuse(*_):
+        def refuse(*_, **__):
             raise ValueError(reason)
 
-        cut = dict(split=refuse, check_layer=refuse, blocks=())
-        self.image, self.text = SimpleNamespace(embed=embed, **cut), SimpleNamespace(embed=embed_texts, **cut)
+        self.layers, self.text = refuse, clip.text
+        self.image = SimpleNamespace(embed=embed, split=refuse, check_layer=refuse, blocks=())

@@ -496,7 +496,6 @@ WRONG = {
     "parameter": (dict(methods=[{"method": "nib", "beta": 1}]), TypeError, "nib has no parameter beta"),
     "second parameter": (dict(methods=[NIB, {"method": "none", "layer": 1}]), TypeError, "none has no parameter layer"),
     "layer": (dict(methods=[{"method": "nib", "layer": 5}]), ValueError, "layer must be a whole number from 0 to 4"),
-    "layer by default": (dict(methods=["gradcam"]), ValueError, "layer must be a whole number from 0 to 4, got 10"),
     "protocol": (
         dict(protocol="author"),
         ValueError,

@@ -140,7 +140,7 @@ def test_padding_needs_no_mask_after_the_end_token(clip, pixel_values, tokens):
 
 def test_attention_is_restored_after_an_error(clip, pixel_values, tokens):
     def fail():
-        with open_attention(clip), record(clip.image.blocks):
+        with open_attention(clip), record(clip.image.blocks, clip.image.attention):
             clip.image.embed(pixel_values)
             raise KeyError("stop")
 
@@ -170,7 +170,7 @@ def test_open_attention_changes_no_embedding(clip, pixel_values, tokens):
 def test_record_counts_the_attentions(clip, pixel_values):
     with (
         pytest.raises(RuntimeError, match="4 blocks must give as many attention maps, got 0"),
-        record(clip.image.blocks),
+        record(clip.image.blocks, clip.image.attention),
     ):
         clip.image.embed(pixel_values)  # the default attention gives none
     assert_clean(clip.model)

@@ -32,4 +32,4 @@ def test_after_the_last_block_only_the_pooled_token_counts(clip, pixel_values, t
 
 def test_rejects_a_layer_out_of_range(clip, pixel_values, tokens):
     with pytest.raises(ValueError, match="layer must be a whole number from 0 to 4"):
-        nib.METHODS["gradcam"](clip, pixel_values, **tokens)
+        nib.METHODS["gradcam"](clip, pixel_values, **tokens, layer=5)

@@ -43,9 +43,11 @@ def test_text_span_finds_planted_texts_in_the_order_of_variance():
     texts = torch.randn(12, 20, generator=generator, dtype=torch.float64)
     strengths = torch.randn(200, 2, generator=generator, dtype=torch.float64) * torch.tensor([1.0, 3.0])
     outputs = strengths @ normalize(texts[[4, 9]], dim=-1) + 5
+    # The noise keeps the span whole: within a plane every text is as good as any other once one is taken.
+    outputs = outputs + 0.01 * torch.randn(200, 20, generator=generator, dtype=torch.float64)
     (first, share), (second, more) = text_span(outputs, texts, 2)
     assert (first, second) == (9, 4)
-    assert share + more == pytest.approx(1)
+    assert share + more == pytest.approx(1, abs=1e-3)
     assert share > more
 
 

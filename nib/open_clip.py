@@ -1,0 +1,203 @@
+"""Read checkpoints of open_clip that have OpenAI's architecture, as the `CLIPModel` that they are.
+
+Exports `read_open_clip` and `CONFIG`. LAION's models come as a folder or hub id with an `open_clip_config.json`;
+RemoteCLIP and GeoRSCLIP publish a bare state dict, whose shapes say all but the activation. The weights are renamed and
+the fused query, key and value taken apart; not a number changes.
+"""
+
+import json
+import pickle
+import warnings
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+CONFIG = "open_clip_config.json"
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
+HEAD = 64  # width of an attention head, where no config says otherwise
+# What a config may say beside shapes without changing the architecture, and the value that it must have.
+PLAIN = {"pool_type": ("tok", "argmax"), "ls_init_value": (None,), "mlp_ratio": (4.0, 4), "proj_bias": (False,)}
+PLAIN |= dict.fromkeys(("attentional_pool", "no_ln_pre", "no_causal_mask", "embed_cls", "output_tokens"), (False, None))
+SHAPES = {"image_size", "layers", "width", "patch_size", "head_width", "context_length", "vocab_size", "heads"}
+BLOCK = {
+    "ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn.out_proj": "self_attn.out_proj", "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}  # fmt: skip
+NAMES = {
+    "logit_scale": "logit_scale",
+    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+    "positional_embedding": "text_model.embeddings.position_embedding.weight",
+    "ln_final": "text_model.final_layer_norm",
+    "visual.class_embedding": "vision_model.embeddings.class_embedding",
+    "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
+    "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
+    "visual.ln_pre": "vision_model.pre_layrnorm",
+    "visual.ln_post": "vision_model.post_layernorm",
+}
+
+
+def read_open_clip(
+    config: Path | None, weights: Path, quick_gelu: bool | None = None
+) -> tuple[CLIPModel, CLIPImageProcessorPil]:
+    """Read a checkpoint.
+
+    Args:
+        config: the path of its `open_clip_config.json`; None for a bare state dict, whose shapes are read instead.
+        weights: a safetensors file, or a PyTorch file that holds tensors alone.
+        quick_gelu: whether the blocks' activation is OpenAI's x sigmoid(1.702 x). None for what the config says; a bare
+            state dict does not say, and gets gelu, open_clip's own default, with a warning.
+
+    Returns:
+        The model in float32, and its image processor.
+
+    Raises:
+        ValueError: another architecture, weights that are missing or too many, or a file that holds more than tensors.
+    """
+    state = _read_state(weights)
+    described = {} if config is None else json.loads(config.read_text())
+    made, shape = described.get("model_cfg", {}), _read_shape(state, weights)
+    _check_architecture(made, config or weights)
+    if quick_gelu is None:
+        quick_gelu = made.get("quick_gelu", False)
+        if config is None:
+            warnings.warn(
+                f"{weights.name} does not say its activation: gelu is taken, as in open_clip's own models; pass"
+                " quick_gelu=True for weights that were trained from OpenAI's with its activation",
+                stacklevel=4,
+            )
+    heads = {side: made.get(f"{side}_cfg", {}).get("head_width", HEAD) for side in ("vision", "text")}
+    given = made.get("text_cfg", {}).get("heads")
+    sides = {
+        side: dict(
+            hidden_size=width,
+            intermediate_size=shape[f"{side}_mlp"],
+            num_hidden_layers=shape[f"{side}_layers"],
+            num_attention_heads=given if given and side == "text" else max(1, width // heads[side]),
+            hidden_act="quick_gelu" if quick_gelu else "gelu",
+        )
+        for side, width in (("vision", shape["vision_width"]), ("text", shape["text_width"]))
+    }
+    sides["vision"] |= dict(image_size=shape["image_size"], patch_size=shape["patch_size"])
+    # open_clip pools the largest id, which transformers does where the end id is 2.
+    ids = dict(eos_token_id=2, bos_token_id=0, pad_token_id=0)
+    sides["text"] |= dict(max_position_embeddings=shape["context_length"], vocab_size=shape["vocab_size"], **ids)
+    configuration = CLIPConfig(
+        text_config=sides["text"], vision_config=sides["vision"], projection_dim=shape["embed_dim"]
+    )
+    model = CLIPModel(configuration)
+    _load(model, _rename(state), weights)
+    return model, _make_processor(shape["image_size"], described.get("preprocess_cfg", {}))
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    """Read a state dict, out of a training checkpoint where it lies in one."""
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).partition("\n")[0][:200] or type(error).__name__
+        raise ValueError(f"{path} must hold tensors alone, as safetensors or a PyTorch state dict: {reason}") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path} must hold a state dict of tensors, got {type(state).__name__}")
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    state = {name: value.float() for name, value in state.items() if not name.endswith("attn_mask")}
+    # Where the text tower is a module of its own, its weights have its name before them.
+    return {name.removeprefix("text."): value for name, value in state.items()}
+
+
+def _read_shape(state: dict[str, Tensor], path: Path) -> dict[str, int]:
+    """Say what the shapes of the weights tell of the architecture."""
+    needed = ("visual.conv1.weight", "visual.positional_embedding", "visual.proj", "token_embedding.weight",
+              "positional_embedding", "text_projection", "visual.transformer.resblocks.0.mlp.c_fc.weight",
+              "transformer.resblocks.0.mlp.c_fc.weight")  # fmt: skip
+    if lacking := [name for name in needed if name not in state]:
+        raise ValueError(
+            f"{path} is no CLIP of OpenAI's architecture (two transformers, a class token): it has no {lacking[0]!r}."
+            " Of open_clip's models those with a BERT text tower (BiomedCLIP), a timm or ResNet picture tower, or"
+            " CoCa's decoder cannot be opened"
+        )
+
+    def count(prefix):
+        return 1 + max(int(name.split(".")[prefix.count(".")]) for name in state if name.startswith(prefix))
+
+    (vision_width, _, patch, _), (places, _) = (
+        state["visual.conv1.weight"].shape,
+        state["visual.positional_embedding"].shape,
+    )
+    return {
+        "vision_width": vision_width,
+        "patch_size": patch,
+        "image_size": round((places - 1) ** 0.5) * patch,
+        "vision_layers": count("visual.transformer.resblocks."),
+        "vision_mlp": len(state["visual.transformer.resblocks.0.mlp.c_fc.weight"]),
+        "text_width": state["token_embedding.weight"].shape[1],
+        "vocab_size": len(state["token_embedding.weight"]),
+        "context_length": len(state["positional_embedding"]),
+        "text_layers": count("transformer.resblocks."),
+        "text_mlp": len(state["transformer.resblocks.0.mlp.c_fc.weight"]),
+        "embed_dim": state["text_projection"].shape[1],
+    }
+
+
+def _check_architecture(made: dict, path: Path) -> None:
+    """Raise a ValueError where a config says what `CLIPModel` has no place for."""
+    for side in ("vision_cfg", "text_cfg"):
+        for name, value in made.get(side, {}).items():
+            if name not in SHAPES and value not in PLAIN.get(name, ()):
+                raise ValueError(
+                    f"{path}: {side} has {name}={value!r}, which is not OpenAI's architecture. Of open_clip's models"
+                    " those with a Hugging Face text tower (hf_model_name), a timm picture tower (timm_model_name) or"
+                    " other changes to the towers cannot be opened"
+                )
+    for name in set(made) - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text", "init_logit_scale"}:
+        raise ValueError(f"{path}: model_cfg has {name!r}, which is not OpenAI's architecture")
+
+
+def _rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Name the weights as `CLIPModel` does; what has no name there keeps its own."""
+    renamed = {}
+    for name, value in state.items():
+        stem, _, last = name.rpartition(".")
+        if name in ("visual.proj", "text_projection"):
+            renamed["visual_projection.weight" if name == "visual.proj" else "text_projection.weight"] = value.T
+        elif ".resblocks." in f".{name}":
+            tower = "vision_model" if name.startswith("visual.") else "text_model"
+            number, _, part = name.split("resblocks.")[1].partition(".")
+            block = f"{tower}.encoder.layers.{number}"
+            if part.startswith("attn.in_proj_"):
+                kind = part.removeprefix("attn.in_proj_")
+                for letter, piece in zip("qkv", value.chunk(3)):
+                    renamed[f"{block}.self_attn.{letter}_proj.{kind}"] = piece
+            else:
+                inner = part.rpartition(".")[0]
+                renamed[f"{block}.{BLOCK.get(inner, inner)}.{last}"] = value
+        else:
+            renamed[NAMES.get(name) or f"{NAMES.get(stem, stem)}.{last}"] = value
+    return renamed
+
+
+def _load(model: CLIPModel, state: dict[str, Tensor], path: Path) -> None:
+    found = model.load_state_dict(state, strict=False)
+    if found.missing_keys or found.unexpected_keys:
+        raise ValueError(
+            f"{path} does not fit: missing {found.missing_keys[:5]},"
+            f" not of this architecture {found.unexpected_keys[:5]}"
+        )
+
+
+def _make_processor(side: int, settings: dict) -> CLIPImageProcessorPil:
+    squash = settings.get("resize_mode", "shortest") == "squash"
+    return CLIPImageProcessorPil(
+        size={"height": side, "width": side} if squash else {"shortest_edge": side},
+        crop_size={"height": side, "width": side},
+        do_center_crop=not squash,
+        image_mean=list(settings.get("mean", OPENAI_CLIP_MEAN)),
+        image_std=list(settings.get("std", OPENAI_CLIP_STD)),
+    )

@@ -1,0 +1,200 @@
+"""Every family is cut exactly where its own forward says, and every method runs on it or says why not."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn.functional import cosine_similarity
+from torch.testing import assert_close
+
+import nib
+from benchmarks.families import CAPTIONS, FAMILIES, SIZES, build, draw_pictures
+from nib.inputs import to_tokens
+
+PRECISE = dict(atol=1e-8, rtol=0)
+CASES = [(family, size) for family in FAMILIES for size in SIZES]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=[f"{family}-{size}" for family, size in CASES])
+def case(request):
+    clip = build(*request.param)
+    input_ids, attention_mask, _ = to_tokens(clip, CAPTIONS)
+    return clip, draw_pictures(clip, request.param[1]), input_ids, attention_mask
+
+
+def embed(clip, side, inputs, mask, scale=None, layer=0):
+    """Embed by the model's own forward; `scale` multiplies what enters block `layer`."""
+    tower = getattr(clip, side)
+    if scale is None:
+        return tower.encode(inputs, mask).pooler_output
+
+    def narrow(module, args, kwargs):
+        if args:
+            return (scale(args[0]), *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": scale(kwargs["hidden_states"])}
+
+    handle = tower.blocks[layer].register_forward_pre_hook(narrow, with_kwargs=True)
+    try:
+        return tower.encode(inputs, mask).pooler_output
+    finally:
+        handle.remove()
+
+
+def integrate_plainly(clip, side, inputs, mask, target, layer, n_steps):
+    """Sum z . dF(lambda z) over right Riemann nodes, by autograd through a hook in the model's own forward."""
+    total = 0.0
+    for step in range(1, n_steps + 1):
+        states = []
+
+        def scale(z, step=step, states=states):
+            states.append((z.detach(), (step / n_steps * z.detach()).requires_grad_()))
+            return states[0][1]
+
+        with torch.enable_grad():
+            similarity = cosine_similarity(embed(clip, side, inputs, mask, scale, layer), target)
+        (z, narrowed), *_ = states
+        (gradient,) = torch.autograd.grad(similarity.sum(), narrowed)
+        total = total + (z * gradient).sum(-1) / n_steps
+    return total
+
+
+def test_cut_and_joined_it_is_the_models_own(case):
+    clip, pictures, ids, mask = case
+    for tower, inputs, own_mask in ((clip.image, pictures, None), (clip.text, ids, mask)):
+        expected = tower.encode(inputs, own_mask).pooler_output
+        for layer in range(len(tower.blocks) + 1):
+            split = tower.split(inputs, layer, own_mask)
+            assert_close(split(split.hidden_states), expected, **PRECISE)
+
+
+def test_nib_is_the_integral_in_the_models_own_forward(case):
+    clip, pictures, ids, mask = case
+    layers = [len(tower.blocks) // 2 for tower in (clip.image, clip.text)]
+    found = nib.METHODS["nib"](clip, pictures, ids, mask, layer=tuple(layers), n_steps=4)
+    images, texts = embed(clip, "image", pictures, None), embed(clip, "text", ids, mask)
+    of_image = integrate_plainly(clip, "image", pictures, None, texts, layers[0], 4)
+    of_text = integrate_plainly(clip, "text", ids, mask, images, layers[1], 4)
+    real, _ = clip.text.locate(ids, mask)
+    patches, class_score = clip.image.to_grid(of_image, clip.grid(pictures))
+    assert_close(found.image, patches, **PRECISE)
+    assert (found.image_class is None) == (class_score is None)
+    if class_score is not None:
+        assert_close(found.image_class, class_score, **PRECISE)
+    assert_close(found.text, torch.where(real, of_text, 0.0), **PRECISE)
+    assert_close(found.similarity, cosine_similarity(images, texts), **PRECISE)
+
+
+def test_text_and_picture_enter_the_blocks_as_they_do_in_the_model(case):
+    clip, pictures, ids, mask = case
+    text = clip.text.split(ids, 0, mask)
+    assert_close(clip.text.enter(clip.text.embeddings(ids), ids), text.hidden_states, **PRECISE)
+    image = clip.image.split(pictures, 0)
+    assert_close(clip.image.enter(clip.image.embeddings(pictures)), image.hidden_states, atol=1e-6, rtol=0)
+
+
+OPTIONS = {"rise": {"n_masks": 8, "text_masks": 6}, "m2ib": {"n_steps": 3, "n_noise": 2}}
+
+
+@pytest.mark.parametrize("method", list(nib.METHODS))
+def test_a_batch_gives_what_single_pairs_give(case, method):
+    clip, pictures, ids, mask = case
+    options = OPTIONS.get(method, {})
+    both = nib.METHODS[method](clip, pictures, ids, mask, **options)
+    assert both.image.isfinite().all()
+    assert both.text.isfinite().all()
+    for row in range(len(ids)):
+        length = ids.shape[1] if clip.text.sees_padding else int(mask[row].sum())
+        one = slice(row, row + 1)
+        single = nib.METHODS[method](clip, pictures[one], ids[one, :length], mask[one, :length], **options)
+        assert_close(single.image, both.image[one], **PRECISE)
+        assert_close(single.text, both.text[one, :length], **PRECISE)
+
+
+@pytest.mark.parametrize("method", ["nib", "fast_ig", "saliency", "pixel_gradient"])
+def test_methods_see_the_pair(case, method):
+    clip, pictures, ids, mask = case
+    found = nib.METHODS[method](clip, pictures, ids, mask)
+    assert (found.image.flatten(1).std(1) > 0).all()
+    assert (found.text.std(1) > 0).all()
+
+
+def test_confidence_is_measured_and_the_released_protocol_only_where_it_was_run(case):
+    clip, pictures, ids, mask = case
+    scores = nib.METHODS["none"](clip, pictures, ids, mask)
+    found = nib.metrics.confidence(clip, pictures, ids, mask, scores)
+    assert_close(found["image_drop"], torch.zeros(3, dtype=torch.float64), atol=1e-9, rtol=0)
+    assert_close(found["text_drop"], torch.zeros(3, dtype=torch.float64), atol=1e-9, rtol=0)
+    if clip.model.config.model_type in ("clip", "clipseg", "metaclip_2"):
+        nib.metrics.confidence(clip, pictures, ids, mask, scores, protocol="released")
+    else:
+        with pytest.raises(ValueError, match=r"released.*CLIP"):
+            nib.metrics.confidence(clip, pictures, ids, mask, scores, protocol="released")
+
+
+def test_words_and_the_rest_add_up(case):
+    clip, *_ = case
+    picture = Image.fromarray((np.arange(60 * 80 * 3) % 251).astype(np.uint8).reshape(60, 80, 3))
+    results = nib.attribute(clip, picture, CAPTIONS, n_steps=3)
+    for result, caption in zip(results, CAPTIONS):
+        assert result.words == caption.split()
+        parts = [result.begin_score, result.end_score, result.padding_score]
+        total = result.word_scores.sum() + sum(part for part in parts if part is not None)
+        assert abs(total - result.text_gap - result.text_difference) < 1e-8
+        assert (result.begin_score is None) == (clip.text.begin_tokens == 0)
+        assert (result.padding_score is None) == (not clip.text.sees_padding)
+    assert all(abs(a.similarity - nib.attribute(clip, picture, a.text, n_steps=3).similarity) < 1e-8 for a in results)
+
+
+def test_the_model_is_left_as_it_was(case):
+    clip, pictures, ids, mask = case
+    before = {name: value.clone() for name, value in clip.model.state_dict().items()}
+    expected = embed(clip, "text", ids, mask)
+    nib.METHODS["chefer"](clip, pictures, ids, mask)
+    assert torch.equal(embed(clip, "text", ids, mask), expected)
+    assert all(torch.equal(value, before[name]) for name, value in clip.model.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in clip.model.modules())
+
+
+def test_naflex_takes_pictures_of_any_shape_and_gives_their_own_grid():
+    clip = build("siglip2")
+    pictures = [Image.new("RGB", size, "red") for size in ((96, 24), (24, 96), (60, 60))]
+    results = nib.attribute(clip, pictures, ["a red dog"] * 3, n_steps=2)
+    grids = [result.image_scores.shape for result in results]
+    assert grids[0][1] > grids[0][0]
+    assert grids[1][0] > grids[1][1]
+    assert grids[2][0] == grids[2][1]
+    for picture, result in zip(pictures, results):
+        made = clip.image_processor(images=picture, return_tensors="pt")
+        names = ("pixel_values", "pixel_attention_mask", "spatial_shapes")
+        patches, padding, shapes = (made[name] for name in names)
+        own = clip.model.get_image_features(patches.double(), pixel_attention_mask=padding, spatial_shapes=shapes)
+        text = embed(clip, "text", *to_tokens(clip, ["a red dog"])[:2])
+        similarity = cosine_similarity(own.pooler_output, text).item()
+        assert abs(similarity - result.similarity) < 1e-6
+        assert tuple(shapes[0].tolist()) == result.image_scores.shape
+        assert result.picture.shape[:2] == tuple(12 * side for side in result.image_scores.shape)
+
+
+@pytest.mark.parametrize("family", ["siglip", "siglip2"])
+def test_the_heads_attention_in_the_open_is_the_heads_own(family):
+    clip = build(family)
+    pictures = draw_pictures(clip, "small")
+    split = clip.image.split(pictures, 1)
+    embeds, attention = split.open_head(split.hidden_states)
+    assert_close(embeds, split(split.hidden_states), **PRECISE)
+    head, grid = copy.deepcopy(clip.model.vision_model.head), clip.grid(pictures)
+    states = clip.image.norm(clip.image.split(pictures, len(clip.image.blocks)).hidden_states)
+    probe = head.probe.repeat(len(states), 1, 1)
+    expected = head.attention(probe, states, states, average_attn_weights=False)[1]
+    assert_close(attention, expected, **PRECISE)
+    assert attention.shape[-1] == grid[0] * grid[1]
+
+
+def test_default_layers_follow_each_tower():
+    clip = build("siglip", "large")  # 4 and 3 blocks
+    assert clip.layers(None) == (3, 2)
+    assert clip.layers(None, later=1) == (3, 2)  # there is none after it that could be cut
+    picture = Image.new("RGB", (53, 53), "red")
+    assert nib.attribute(clip, picture, "a dog", n_steps=1).parameters["layer"] == (3, 2)

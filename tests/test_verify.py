@@ -1,0 +1,124 @@
+"""`python -m nib.verify` passes where everything is exact, and fails where it is not."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import nib
+from benchmarks.families import FAMILIES, build
+from nib.verify import main, verify
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_passes(family):
+    clip = build(family)
+    rows = verify(clip, n_steps=3)
+    assert not [row for row in rows if not row["passed"]]
+    assert len(rows) >= 17
+    assert clip.dtype == torch.float64
+
+
+def break_scale(clip):
+    clip.image.norm = torch.nn.Identity()
+
+
+def break_pooling(clip):
+    find_end = clip.text.find_end
+    clip.text.find_pooled = lambda ids: find_end(ids) - 1
+
+
+def break_blocks(clip):
+    clip.text.blocks = clip.text.blocks[:-1]
+
+
+def break_mask(clip):
+    clip.text.batched = ()
+
+
+@pytest.mark.parametrize("fault", [break_scale, break_pooling, break_blocks, break_mask])
+def test_a_tower_that_is_not_the_models_fails(fault):
+    clip = build("altclip" if fault is break_mask else "clip", "large")
+    fault(clip)
+    try:
+        rows = verify(clip, n_steps=2)
+    except RuntimeError:  # masks that do not fit the batch
+        return
+    assert [row for row in rows if not row["passed"]]
+
+
+def test_a_model_without_tokenizer_is_checked_with_ids():
+    clip = build("clip")
+    assert all(row["passed"] for row in verify(nib.HookedCLIP(clip.model), n_steps=2))
+
+
+def test_the_command_prints_a_table_and_says_how_it_went(model_folder, tmp_path, capsys):
+    assert main([str(model_folder), "--text", "a red bus"]) == 0
+    assert "NIB less captum" in capsys.readouterr().out
+    assert main([str(model_folder), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {"check", "value", "limit", "passed"} == set(rows[0])
+    assert main([str(tmp_path / "nowhere")]) == 1
+    assert "no model at" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state | {"logit_scale": torch.tensor(float("nan"))}, "must be finite.*logit_scale"),
+        (lambda state: {k: v for k, v in state.items() if ".layers.2." not in k}, r"missing: .*layers\.2"),
+        (lambda state: state | {"another.weight": torch.zeros(1)}, r"not of this model: another\.weight"),
+    ],
+    ids=["NaN", "missing block", "extra"],
+)
+def test_broken_weights_are_named(model_folder, tmp_path, capsys, change, message):
+    for file in model_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    save_file(change(load_file(model_folder / "model.safetensors")), tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=message):
+        nib.load(tmp_path)
+    assert main([str(tmp_path)]) == 1
+    assert "ValueError" in capsys.readouterr().err
+
+
+def test_missing_weights_may_be_random_where_that_is_asked_for(model_folder, tmp_path):
+    for file in model_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    state = load_file(model_folder / "model.safetensors")
+    del state["visual_projection.weight"]
+    save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.warns(UserWarning, match=r"missing: visual_projection\.weight"):
+        nib.load(tmp_path, strict=False)
+
+
+def test_two_kinds_of_weights_are_named(model_folder, tmp_path):
+    for file in model_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"model\.safetensors is read, pytorch_model\.bin is not"):
+        nib.load(tmp_path)
+
+
+def test_a_tokenizer_of_another_model_is_refused(model_folder, tmp_path, tokenizer):
+    for file in model_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    other = type(tokenizer).from_pretrained(model_folder)
+    other.add_tokens([f"word{number}" for number in range(9)])
+    other.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"do not belong together: 1340 tokens.*1331"):
+        nib.load(tmp_path)
+
+
+def test_logits_are_scaled_cosines():
+    clip = build("siglip")
+    picture = torch.zeros(3, 36, 36, dtype=torch.float64)
+    cosine = nib.attribute(clip, picture, "a dog")
+    logit = nib.attribute(clip, picture, "a dog", target="logit")
+    scale = clip.model.logit_scale.exp().item()
+    assert abs(logit.image_scores - scale * cosine.image_scores).max() < 1e-12
+    assert logit.text_difference == pytest.approx(scale * cosine.text_difference)
+    assert logit.similarity == cosine.similarity
+    with pytest.raises(ValueError, match="target must be 'cosine' or 'logit', got 'loss'"):
+        nib.attribute(clip, picture, "a dog", target="loss")
+    assert "padding, which this model sees" in cosine.plot().get_suptitle()
