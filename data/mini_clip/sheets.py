@@ -78,15 +78,15 @@ if __name__ == "__main__":
     cells = [(lambda axes, row=row: axes.imshow(scenes[row]["image"]), scenes[row]["id"]) for row in drawn]
     save(draw_sheet(cells), "scenes.jpg")
     prompts = read_prompts(500)
-    chosen = [prompts[row] for row in rng.choice(500, SHEET // 2, replace=False)]
     cells = []
-    for row in chosen:
-        result, mask = nib.attribute(clip, row["image"], row["text"], baseline="mean"), row["masks"]
-        cells.append((lambda axes, row=row: axes.imshow(row["image"]), ""))
+    for row in (prompts[row] for row in rng.choice(500, SHEET, replace=False)):
+        cells.append((lambda axes, row=row: axes.imshow(row["image"]), row["text"]))
+        for baseline, title in (("zero", "from zero"), ("mean", "from the mean")):
+            result, mask = nib.attribute(clip, row["image"], row["text"], baseline=baseline), row["masks"]
 
-        def draw(axes, result=result, mask=mask):
-            draw_map(axes, result.picture, result.image_scores)
-            axes.contour(mask, [0.5], colors="black", linewidths=0.8)
+            def draw(axes, result=result, mask=mask):
+                draw_map(axes, result.picture, result.image_scores)
+                axes.contour(mask, [0.5], colors="black", linewidths=0.8)
 
-        cells.append((draw, row["text"]))
-    save(draw_sheet(cells), "maps.jpg")
+            cells.append((draw, title))
+    save(draw_sheet(cells, columns=9), "maps.jpg")
