@@ -12,7 +12,8 @@ import pytest
 import nib
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = {page.name: page.read_text() for page in PAGES}
 
 
 def run(code: str, folder: Path = ROOT, **environment: str) -> str:
@@ -71,15 +72,26 @@ def test_waiting_threads_spin_shortly_unless_the_user_says_otherwise():
 
 
 def test_the_snippets_of_the_readme_run_after_import_nib_alone(tmp_path):
-    snippets = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    snippets = re.findall(r"```python\n(.*?)```", TEXTS["README.md"], flags=re.DOTALL)
     assert len(snippets) > 1
     code = "\n".join(snippets).replace("limit=100", "limit=2")
     code += "\nassert abs(result.similarity - results[0].similarity) < 1e-5"
     run(code, tmp_path)
 
 
-def test_what_the_readme_names_is_there_after_import_nib_alone():
-    names = sorted(set(re.findall(r"\bnib(?:\.[A-Za-z_]+)+", README)))
+@pytest.mark.parametrize("page", [name for name in TEXTS if name != "README.md" and "```python" in TEXTS[name]])
+def test_the_snippets_of_every_page_run(page, tmp_path):
+    snippets = re.findall(r"```python\n(.*?)```", TEXTS[page], flags=re.DOTALL)
+    run("\n".join(snippets).replace("limit=100", "limit=2"), tmp_path)
+
+
+def test_what_the_pages_name_is_there_after_import_nib_alone():
+    names = {name for text in TEXTS.values() for name in re.findall(r"\bnib(?:\.[A-Za-z_]+)+", text)}
+    names = sorted(names - {"nib.verify"})  # a command
     assert len(names) > 5
     code = f"import functools, nib\nfor name in {names!r}: functools.reduce(getattr, name.split('.')[1:], nib)"
     run(code)
+
+
+def test_the_readme_is_short():
+    assert len(TEXTS["README.md"].split()) <= 1500

@@ -107,12 +107,22 @@ def run_python(code: str, path: Path, folder: Path) -> str:
     return process.stdout
 
 
-def test_the_readme_names_every_notebook_and_every_picture_it_shows_exists():
+def test_the_readme_names_every_notebook():
     readme = (ROOT / "README.md").read_text()
     for path in ROOT.glob("notebooks/[0-9]*.ipynb"):
         assert path.stem in readme
-    for link in re.findall(r"\]\(([^)#:]+)\)", readme):
-        assert (ROOT / link).exists(), link
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "data/README.md", "data/mini_clip/README.md", "docs"])
+def test_every_link_of_the_pages_leads_somewhere(page):
+    for path in (ROOT / page).glob("*.md") if page == "docs" else [ROOT / page]:
+        for link in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+            assert (path.parent / link).exists(), (path.name, link)
+
+
+def test_the_runner_stays_small():
+    lines = sum(len(path.read_text().splitlines()) for path in (ROOT / "runs").glob("*.py"))
+    assert lines <= 600
 
 
 def test_the_model_card_states_the_measured_scores():
