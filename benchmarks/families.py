@@ -44,7 +44,7 @@ START, END = "<!-- written by `python -m benchmarks.families` -->", "<!-- end --
 
 
 def _tokenizer(begin: str | None, end: str, padding: str) -> PreTrainedTokenizerFast:
-    specials = list(dict.fromkeys(token for token in (padding, begin, end, "<unk>") if token))
+    specials = list(dict.fromkeys(token for token in (padding, begin, "<unk>", end) if token))
     ids = {token: number for number, token in enumerate([*specials, *WORDS])}
     inner = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     inner.normalizer, inner.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()

@@ -73,8 +73,8 @@ class Split:
             return self.tower.project(last_block.run_pooled(blocks[-1], hidden_states, pool_index, **arguments))
         return self.tower.pool(hidden_states, pool_index)
 
-    def open_head(self, hidden_states: HiddenStates) -> tuple[Embeds, Tensor]:
-        """Run the rest of a tower with a pooling head, and keep the head's attention, (batch, heads, 1, tokens)."""
+    def open_head(self, hidden_states: HiddenStates) -> tuple[Embeds, Tensor, tuple[Tensor, ...]]:
+        """Run the rest of a tower with a pooling head in the open: see `nib.pooling_head.run_open`."""
         for block in self.tower.blocks[self.layer :]:
             hidden_states = block(hidden_states, **self.arguments)
         return pooling_head.run_open(self.tower.head, self.tower.norm(hidden_states))
@@ -105,6 +105,7 @@ class Tower:
             and before any norm, of a caption before positions are added.
         head: the attention head that pools all tokens; None where one token is pooled, normed and projected.
         attention: from a block to its self-attention, whose output is a pair of states and probabilities.
+        projections: from a block to the linear layers of its queries, keys and values, and of its output.
         batched: names of the arguments of a block that have a row for each input, or one row for all of them.
     """
 
@@ -115,6 +116,9 @@ class Tower:
     embeddings: Callable[[Tensor], HiddenStates]
     head: nn.Module | None = None
     attention: Callable[[nn.Module], nn.Module] = attrgetter("self_attn")
+    projections: Callable[[nn.Module], tuple[nn.Module, ...]] = attrgetter(
+        *(f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "out_proj"))
+    )
     batched: tuple[str, ...] = ("attention_mask",)
 
     @property
@@ -404,7 +408,9 @@ def _bert_text(model: nn.Module, tokenizer=None) -> TextTower:
     return TextTower(
         encode=lambda ids, mask=None: model.get_text_features(input_ids=ids, attention_mask=mask),
         blocks=getattr(text.encoder, "layers", None) or text.encoder.layer, norm=norm, projection=projection,
-        attention=attrgetter("attention.self"), embeddings=embeddings.word_embeddings,
+        attention=attrgetter("attention.self"), projections=attrgetter(
+            *(f"attention.{name}" for name in ("self.query", "self.key", "self.value", "output.dense"))
+        ), embeddings=embeddings.word_embeddings,
         enter=lambda states, ids: embeddings(inputs_embeds=states, position_ids=place(ids)),
         context_length=config.max_position_embeddings - longest, vocabulary=config.vocab_size, padding_id=padding,
         find_end=lambda ids: ids.shape[-1] - 1 - (ids != padding).flip(-1).int().argmax(-1),

@@ -8,7 +8,6 @@ take, the removals take it.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch.nn.functional import cosine_similarity
 from nib.checks import check_count
 from nib.clip import HookedCLIP
 from nib.inputs import to_tokens
+from nib.metrics.faithfulness import leave_out, paint_out
 from nib.metrics.localisation import put_on_masks
 from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PairValues, PixelValues
 
@@ -146,23 +146,7 @@ def patch_removal(
     return _compare(torch.cat(before), torch.cat(after), clip.text.embed(input_ids, attention_mask))
 
 
-def _paint_out(clip: HookedCLIP, pixel_values: PixelValues, patches: Tensor) -> Embeds:
-    side = clip.image.patch
-    gone = patches.repeat_interleave(side, 1).repeat_interleave(side, 2)
-    painted = pixel_values.clone()  # pixels beyond the last whole patch stay: the model does not see them
-    painted[:, :, : gone.shape[1], : gone.shape[2]].masked_fill_(gone[:, None], 0.0)
-    return clip.image.embed(painted)
-
-
-def _leave_out(clip: HookedCLIP, pixel_values: PixelValues, patches: Tensor) -> Embeds:
-    split = clip.image.split(pixel_values, 0)
-    z = split.hidden_states  # (batch, 1 + patches, width), positions already added
-    kept = clip.image.from_grid(~patches, True)
-    shorter = z[kept].view(len(z), -1, z.shape[-1])
-    return replace(split, hidden_states=shorter)(shorter)
-
-
-REMOVALS = {"mean_colour": _paint_out, "left_out": _leave_out}
+REMOVALS = {"mean_colour": paint_out, "left_out": leave_out}
 
 
 @torch.no_grad()

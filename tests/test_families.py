@@ -94,13 +94,18 @@ def test_text_and_picture_enter_the_blocks_as_they_do_in_the_model(case):
     assert_close(clip.image.enter(clip.image.embeddings(pictures)), image.hidden_states, atol=1e-6, rtol=0)
 
 
-OPTIONS = {"rise": {"n_masks": 8, "text_masks": 6}, "m2ib": {"n_steps": 3, "n_noise": 2}}
+OPTIONS = {"rise": {"n_masks": 8, "text_masks": 6}, "m2ib": {"n_steps": 3, "n_noise": 2}, "lime": {"n_samples": 6}}
+NEED_PRE_NORM = ("mask_clip", "clip_surgery")  # refused where the text tower norms after its attention
 
 
-@pytest.mark.parametrize("method", list(nib.METHODS))
+@pytest.mark.parametrize("method", [name for name in nib.METHODS if name != "agi"])  # it walks to the other pairs
 def test_a_batch_gives_what_single_pairs_give(case, method):
     clip, pictures, ids, mask = case
     options = OPTIONS.get(method, {})
+    if method in NEED_PRE_NORM and clip.model.config.model_type in ("altclip", "chinese_clip"):
+        with pytest.raises(ValueError, match="norms after its attention"):
+            nib.METHODS[method](clip, pictures, ids, mask, **options)
+        return
     both = nib.METHODS[method](clip, pictures, ids, mask, **options)
     assert both.image.isfinite().all()
     assert both.text.isfinite().all()
@@ -182,7 +187,7 @@ def test_the_heads_attention_in_the_open_is_the_heads_own(family):
     clip = build(family)
     pictures = draw_pictures(clip, "small")
     split = clip.image.split(pictures, 1)
-    embeds, attention = split.open_head(split.hidden_states)
+    embeds, attention, _ = split.open_head(split.hidden_states)
     assert_close(embeds, split(split.hidden_states), **PRECISE)
     head, grid = copy.deepcopy(clip.model.vision_model.head), clip.grid(pictures)
     states = clip.image.norm(clip.image.split(pictures, len(clip.image.blocks)).hidden_states)

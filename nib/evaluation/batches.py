@@ -30,7 +30,8 @@ Setting = str | Mapping[str, Any]  # a method, or {"method": ..., parameter: val
 class Batch:
     """Some pairs, ready for the towers.
 
-    `masks` (pairs, height, width) is where what the text names is seen, `other_masks` where other objects are.
+    `masks` (pairs, height, width) is where what the text names is seen, `other_masks` where other objects are. `absent`
+    is the ids and mask of captions that name what is not there.
     """
 
     ids: list[str]
@@ -39,6 +40,7 @@ class Batch:
     attention_mask: AttentionMask
     masks: Tensor | None
     other_masks: Tensor | None = None
+    absent: tuple[InputIds, AttentionMask] | None = None
     embedded: tuple[Embeds, Embeds] | None = None
 
     def arguments(self) -> tuple[PixelValues, InputIds, AttentionMask]:
@@ -64,6 +66,7 @@ class Batch:
     def hash(self) -> str:
         """Hash the numbers that the results depend on."""
         tensors = [*self.arguments(), *([] if self.masks is None else [self.masks, self.other_masks])]
+        tensors += self.absent or ()
         return hash_all(*self.ids, *map(to_bytes, tensors))
 
 
@@ -76,6 +79,7 @@ def read_batch(
     truncate: bool,
     with_masks: bool,
     skipped: list[dict],
+    absent: list[str] | None = None,
 ) -> Batch | None:
     """Read and prepare some rows; what cannot be read is added to `skipped`."""
     pictures, masks, others, kept = [], [], [], []
@@ -101,6 +105,7 @@ def read_batch(
     if len(shapes) > 1:
         raise ValueError(f"pixel values of one batch must have one shape, got {shapes}")
     input_ids, attention_mask, _ = to_tokens(clip, [texts[row] for row in kept], truncate)
+    wrong = None if absent is None else to_tokens(clip, [absent[row] for row in kept], truncate)[:2]
     return Batch(
         [ids[row] for row in kept],
         torch.cat(pictures),
@@ -108,6 +113,7 @@ def read_batch(
         attention_mask,
         torch.stack(masks) if with_masks else None,
         torch.stack(others) if with_masks else None,
+        wrong,
     )
 
 
@@ -124,13 +130,14 @@ def read_pairs(clip: HookedCLIP, pairs: Pairs, truncate: bool = False) -> Batch:
     return batch
 
 
-def column(pairs: Pairs, name: str) -> list:
+def column(pairs: Pairs, name: str, needed: Sequence[str] = ("id", "image", "text")) -> list:
     """Read one column without decoding the pictures."""
     is_table = hasattr(pairs, "column_names")
     rows = [set(pairs.column_names)] if is_table else [set(row) for row in pairs]
-    lacking = [row for row in rows if not {"id", "image", "text"} <= row]
+    lacking = [row for row in rows if not set(needed) <= row]
     if lacking:
-        raise ValueError(f"pairs must have the columns id, image and text, got {', '.join(sorted(lacking[0]))}")
+        names = " and ".join(", ".join(needed).rsplit(", ", 1))
+        raise ValueError(f"pairs must have the columns {names}, got {', '.join(sorted(lacking[0]))}")
     return list(pairs[name]) if is_table else [row[name] for row in pairs]
 
 

@@ -22,16 +22,28 @@ from nib.evaluation.batches import TRUE_MASK, Batch, Pairs, Setting, check_setti
 from nib.evaluation.parts import hash_all, hash_code, save_table, to_bytes
 from nib.evaluation.released import attribute_text_to_batch
 from nib.inputs import to_tokens
+from nib.methods import METHODS
 from nib.methods.scores import SUMS, Scores
 from nib.metrics.confidence import check_protocol, confidence, is_constant
-from nib.metrics.localisation import auc, energy_inside, pointing_game, selectivity
+from nib.metrics.faithfulness import absent_prompt, infidelity, max_sensitivity, randomisation, removal_curves
+from nib.metrics.localisation import auc, average_precision, energy_inside, iou_at_mean, pointing_game, selectivity
 from nib.shapes import PairValues
 
 # How `confidence` weighs the text under each; they differ too in what NIB's text is attributed against.
 PROTOCOLS = {"paper": "paper", "released": "released", "released_own": "released"}
-METRICS = ("confidence", "localisation", "completeness")
+METRICS = (
+    "confidence",
+    "localisation",
+    "completeness",
+    "faithfulness",
+    "absent_prompt",
+    "randomisation",
+    "infidelity",
+    "max_sensitivity",
+)
 NO_ROWS = pd.DataFrame({"id": ["-"], "protocol": ["-"], "metric": ["-"], "value": [0.0]})[:0]  # for the types
 LOCALISATION = {"pointing_game": pointing_game, "auc": auc, "energy_inside": energy_inside}
+LOCALISATION |= {"average_precision": average_precision, "iou_at_mean": iou_at_mean}
 
 
 def evaluate(
@@ -64,6 +76,10 @@ def evaluate(
         metrics: some of `METRICS`. "localisation" says whether the map lies on `masks` (any value above 0), and by
             `selectivity` whether rather there than on `other_masks`, where the pairs have that column, NaN else;
             "completeness" gives what `nib.Scores` says of sums and gaps, in cosine units, for methods that have them.
+            "faithfulness" gives deletion, insertion and their difference of patches and words; "absent_prompt" compares
+            with the map of a prompt for what is not there, the column `absent`; "randomisation" with that of re-drawn
+            models, which runs the method three times more; see `nib.metrics`. "infidelity" and "max_sensitivity" are
+            captum's.
         batch_size: pairs at once; the released code's is 32, and NIB's text scores under "released" depend on it.
         shard: (i, n) evaluates batches i, i + n, i + 2 n ...; the tables of all n shards are the whole table.
         output: folder for the parts; None keeps nothing.
@@ -90,6 +106,10 @@ def evaluate(
     if not ids or len(set(ids)) < len(ids):
         raise ValueError(f"pairs must be at least one, each with an id of its own, got {len(ids)} pairs")
     to_tokens(clip, texts, truncate)  # a bad caption is found before any work
+    absent = None
+    if "absent_prompt" in metrics:
+        absent = column(pairs, "absent", needed=("absent",))
+        to_tokens(clip, absent, truncate)
     parts = None if output is None else Parts(Path(output), clip)
     names = list(dict.fromkeys(name for setting in settings for name in setting))
     starts = range(0, len(ids), batch_size)[index::n_shards]
@@ -99,7 +119,7 @@ def evaluate(
     with tqdm(total=len(starts) * len(settings), unit="batch", delay=3, disable=not progress) as bar:
         for start in starts:
             rows = range(start, min(start + batch_size, len(ids)))
-            batch = read_batch(clip, pairs, rows, ids, texts, truncate, with_masks, skipped)
+            batch = read_batch(clip, pairs, rows, ids, texts, truncate, with_masks, skipped, absent)
             for setting, found in zip(settings, tables):
                 bar.set_description(setting["method"], refresh=False)
                 if batch is not None:
@@ -146,6 +166,7 @@ class Work:
         if "completeness" in self.metrics:
             sums = {name: getattr(scores, name) for name in SUMS}
             shared |= {name: numbers for name, numbers in sums.items() if numbers is not None}
+        shared |= self.measure_faith(scores, method, parameters)
         frames, pictures = [], {}
         for protocol in self.protocols:
             values = dict(shared)
@@ -160,6 +181,29 @@ class Work:
                 frame = dict(id=self.batch.ids, protocol=protocol, metric=metric, value=numbers.double().cpu().numpy())
                 frames.append(pd.DataFrame(frame))
         return pd.concat(frames or [NO_ROWS], ignore_index=True)
+
+    def measure_faith(self, scores: Scores, method: str, parameters: dict[str, Any]) -> dict[str, PairValues]:
+        """Measure what the map says of the model; what a blind mask cannot be asked is left out."""
+        clip, arguments, found = self.clip, self.batch.arguments(), {}
+        if "faithfulness" in self.metrics:
+            sides = ("image",) if method == TRUE_MASK else ("image", "text")
+            found |= removal_curves(clip, *arguments, scores, sides=sides).summarise()
+        if "infidelity" in self.metrics:
+            found["infidelity"] = infidelity(clip, *arguments, scores)
+        if method == TRUE_MASK:
+            return found
+        pictures, *text = arguments
+
+        def explain(model=clip, pixel_values=pictures, text=text):
+            return METHODS[method](model, pixel_values, *text, **parameters)
+
+        if "absent_prompt" in self.metrics:
+            found |= absent_prompt(scores.image, explain(text=self.batch.absent).image)
+        if "randomisation" in self.metrics:
+            found |= randomisation(clip, explain)
+        if "max_sensitivity" in self.metrics:
+            found["max_sensitivity"] = max_sensitivity(pictures, lambda x: explain(pixel_values=x).image)
+        return found
 
     def measure_side(self, side: str, scores: Scores, protocol: str) -> dict[str, PairValues]:
         """Measure the confidence of one modality."""

@@ -94,7 +94,7 @@ def attention_gradients(clip: HookedCLIP, image: Split, text: Split) -> tuple[Pa
         for split in (image, text):
             tower, states = split.tower, split.hidden_states.detach().requires_grad_()
             with record(tower.blocks[split.layer :], tower.attention) as recorded:
-                pooled, *of_head = split.open_head(states) if tower.head is not None else (split(states),)
+                pooled, *of_head = split.open_head(states)[:2] if tower.head is not None else (split(states),)
             embeds.append(pooled)
             attentions.append([*recorded, *of_head])
         similarity = cosine_similarity(*embeds)

@@ -36,6 +36,7 @@ def nib(
     preset: str | None = None,
     baseline: str | Tensor | tuple[str | Tensor, str | Tensor] = "zero",
     target: str = "cosine",
+    rectified: bool = False,
     batch_size: int = 64,
     seed: int = 0,
 ) -> Scores:
@@ -58,6 +59,7 @@ def nib(
             explained is F(z) - F(baseline): from the mean, what tells tokens apart, not what they share.
         target: what is divided among tokens: the "cosine", or the "logit", exp(logit_scale) times that. SigLIP's bias
             is the same at both ends of the path and can change no score.
+        rectified: set negative scores of patches and tokens to 0, after the sums are taken.
 
     Returns:
         Scores in cosine units. `image_difference` is F(z) - F(lambda_min z), `image_gap` the sum of all image
@@ -90,6 +92,8 @@ def nib(
     if target == "logit":
         scale = clip.model.logit_scale.exp()
         explained = {name: None if values is None else scale * values for name, values in explained.items()}
+    if rectified:
+        explained |= {side: explained[side].clamp(min=0) for side in ("image", "text")}
     return Scores(similarity=similarity, **explained)
 
 

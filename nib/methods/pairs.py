@@ -4,7 +4,6 @@ Exports `over_pairs`, `cut`, `real_tokens` and `to_scores`.
 """
 
 from collections.abc import Callable
-from dataclasses import fields
 
 import torch
 from torch import Tensor
@@ -44,8 +43,7 @@ def over_pairs(
         rows = slice(first, first + batch_size)
         own = pixel_values[rows] if pictures == captions else pixel_values
         parts.append(explain(own, input_ids[rows], None if attention_mask is None else attention_mask[rows]))
-    values = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Scores)}
-    return Scores(**{name: None if column[0] is None else torch.cat(column) for name, column in values.items()})
+    return Scores.join(parts)
 
 
 def cut(

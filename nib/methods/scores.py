@@ -1,6 +1,9 @@
 """What every method returns: `Scores`, and `SUMS`, those of its fields that say how far scores add up."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
 
 from nib.shapes import GridScores, PairValues, PixelScores, TokenScores
 
@@ -37,6 +40,12 @@ class Scores:
     image_gap_from_zero: PairValues | None = None
     text_gap_from_zero: PairValues | None = None
     image_pixels: PixelScores | None = None
+
+    @classmethod
+    def join(cls, parts: Sequence["Scores"]) -> "Scores":
+        """Put the scores of several batches one after another."""
+        values = {field.name: [getattr(part, field.name) for part in parts] for field in fields(cls)}
+        return cls(**{name: None if column[0] is None else torch.cat(column) for name, column in values.items()})
 
     @property
     def image_map(self) -> GridScores | PixelScores:

@@ -1,17 +1,20 @@
 """Measure whether a map lies on the object that the text names.
 
-Exports `pointing_game`, `auc`, `selectivity`, `energy_inside`, `put_on_masks` and `HIGHER_IS_BETTER`. Against the
+Exports `pointing_game`, `auc`, `selectivity`, `energy_inside`, `average_precision`, `iou_at_mean`, `put_on_masks` and
+`HIGHER_IS_BETTER`. Against the
 whole picture a map that lies on any object does well, whatever the text says: `selectivity` sets the named object
 against the others alone.
 """
 
 import torch
 from scipy.stats import rankdata
+from sklearn.metrics import average_precision_score
 
 from nib.heatmaps import upsample
 from nib.shapes import GridScores
 
 HIGHER_IS_BETTER = {"pointing_game": True, "auc": True, "selectivity": True, "energy_inside": True}
+HIGHER_IS_BETTER |= {"average_precision": True, "iou_at_mean": True}
 
 
 def pointing_game(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
@@ -113,6 +116,38 @@ def energy_inside(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
     mass = put_on_masks(scores, masks).clamp(min=0)
     mass = torch.where(mass.amax((1, 2), keepdim=True) > 0, mass, 1.0)
     return (mass * masks.to(mass)).sum((1, 2)) / mass.sum((1, 2))
+
+
+def average_precision(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
+    """Return the area under the precision-recall curve of the map as a detector of the object's pixels.
+
+    Unlike `auc` it depends on how large the object is: a constant map gets the object's share of the picture.
+
+    Args:
+        scores: (batch, grid_h, grid_w), signed or not; only their order matters.
+        masks: (batch, height, width) boolean, where the object is seen.
+
+    Returns:
+        (batch,) float64 in [0, 1], higher is better (scikit-learn's `average_precision_score`).
+    """
+    large = put_on_masks(scores, masks).flatten(1).cpu().numpy()
+    inside = masks.bool().flatten(1).cpu().numpy()
+    return torch.tensor([average_precision_score(*row) for row in zip(inside, large)], dtype=torch.float64)
+
+
+def iou_at_mean(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
+    """Return intersection over union of the object with the pixels that score above the map's mean.
+
+    Args:
+        scores: (batch, grid_h, grid_w), signed or not.
+        masks: (batch, height, width) boolean, where the object is seen.
+
+    Returns:
+        (batch,) float64 in [0, 1], higher is better; 0 for a constant map, which has no pixel above its mean.
+    """
+    large = put_on_masks(scores, masks)
+    above, inside = large > large.mean((1, 2), keepdim=True), masks.bool().to(large.device)
+    return (above & inside).sum((1, 2)).double() / (above | inside).sum((1, 2)).double()
 
 
 def put_on_masks(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:

@@ -16,8 +16,12 @@ SMALL = {
     "objectness": dict(layer=2),
     "gradcam": dict(layer=2),
     "mfaba": dict(n_steps=3),
+    "agi": dict(n_steps=2),
+    "lime": dict(n_samples=10),
 }
 every_method = pytest.mark.parametrize("method", sorted(nib.METHODS))
+# AGI walks towards the other pairs of the call.
+every_method_but_agi = pytest.mark.parametrize("method", sorted(set(nib.METHODS) - {"agi"}))
 
 
 def explain(clip, method, pixel_values, input_ids, attention_mask=None, **parameters):
@@ -37,6 +41,7 @@ def assert_same(scores, others):
 def test_has_the_methods_of_the_paper_the_cited_forms_and_the_controls():
     paper = {"nib", "m2ib", "rise", "gradcam", "chefer", "saliency", "mfaba", "fast_ig"}
     assert set(nib.METHODS) >= paper | {"pixel_gradient", "input_x_gradient", "random", "center", "none"}
+    assert set(nib.METHODS) >= {"grad_eclip", "legrad", "mask_clip", "clip_surgery", "agi", "lime", "objectness"}
 
 
 @every_method
@@ -60,7 +65,7 @@ def test_shapes_similarity_and_padding(clip, pixel_values, tokens, method):
     assert not scores.text.requires_grad
 
 
-@every_method
+@every_method_but_agi
 def test_batch_equals_singles(clip, pixel_values, tokens, method):
     scores = explain(clip, method, pixel_values, **tokens)
     for index in range(3):

@@ -1,0 +1,121 @@
+"""Adversarial gradient integration (Pan, Li and Zhu, IJCAI 2021)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, cosine_similarity, normalize
+
+from nib.checks import check_count
+from nib.clip import HookedCLIP
+from nib.methods.gradients import token_embeddings
+from nib.methods.pairs import real_tokens, to_scores
+from nib.methods.scores import Scores
+from nib.shapes import AttentionMask, Embeds, InputIds, PairValues, PixelValues
+
+
+def agi(
+    clip: HookedCLIP,
+    pixel_values: PixelValues,
+    input_ids: InputIds,
+    attention_mask: AttentionMask | None = None,
+    *,
+    n_others: int = 5,
+    n_steps: int = 15,
+    step_size: float = 0.05,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> Scores:
+    """Integrate the gradient on the way to what the input could be mistaken for, instead of from a baseline.
+
+    For each of the other captions of the call that are most similar to the picture, the picture walks up its similarity
+    G with that caption by sign steps, x <- x + step_size sign(dG), until G is above its similarity F with its own; and
+    minus the sum of dF times the steps is added to the map: what F loses on the way. A caption walks likewise towards
+    other pictures of the call, in its token embeddings. A single pair has no others: it walks to where F falls, G = -F.
+
+    So a map depends on the pairs that are explained together; give the same call the same pairs.
+
+    Args:
+        n_others: captions, and pictures, that are walked to, at least 1; all where there are fewer.
+        n_steps: steps of a walk, at least 1.
+        step_size: of a step in each element, more than 0, in units of normalised pixels and of token embeddings.
+
+    Returns:
+        Signed scores in cosine units: patches sum over their pixels, words over their embeddings; a class token has
+        none.
+    """
+    for name, value in (("n_others", n_others), ("n_steps", n_steps), ("batch_size", batch_size)):
+        check_count(name, value)
+    if not 0 < step_size < float("inf"):
+        raise ValueError(f"step_size must be more than 0 and finite, got {step_size}")
+    pictures, captions = len(pixel_values), len(input_ids)
+    if pictures not in (1, captions):
+        raise ValueError(f"pixel_values must have 1 or {captions} rows, one a caption, got {pictures}")
+    with torch.no_grad():
+        image_embeds = torch.cat([clip.image.embed(rows) for rows in pixel_values.split(batch_size)]).expand(
+            captions, -1
+        )
+        masks = [None] * captions if attention_mask is None else attention_mask.split(batch_size)
+        text_embeds = torch.cat([clip.text.embed(*part) for part in zip(input_ids.split(batch_size), masks)])
+    similarity, patch, parts = cosine_similarity(image_embeds, text_embeds), clip.image.patch, []
+    to_texts = _choose(image_embeds, text_embeds, n_others)
+    to_images = _choose(text_embeds, image_embeds, n_others)
+    for first in range(0, captions, batch_size):
+        rows = slice(first, first + batch_size)
+        ids, mask = input_ids[rows], None if attention_mask is None else attention_mask[rows]
+        text = clip.text.split(ids, 0, mask)
+        own = pixel_values.expand(captions, -1, -1, -1)[rows]
+
+        def embed_text(embeddings, text=text, ids=ids):
+            return text(clip.text.enter(embeddings, ids))
+
+        pixels = _walk(clip.image.embed, own, text_embeds[rows], to_texts[:, rows], n_steps, step_size).sum(1)
+        tokens = _walk(
+            embed_text, token_embeddings(clip, ids), image_embeds[rows], to_images[:, rows], n_steps, step_size
+        )
+        patches = avg_pool2d(pixels[:, None], patch)[:, 0] * patch**2
+        real = real_tokens(text, mask)
+        parts.append(to_scores(clip, own, real, similarity[rows], patches, tokens.sum(-1)))
+    return Scores.join(parts)
+
+
+def _choose(embeds: Embeds, others: Embeds, n_others: int) -> Tensor:
+    """Return for each input the most similar of the others, its own left out: (others, batch, embed).
+
+    Others that are the same as the own one are no others; where none is left, the opposite of the own one is.
+    """
+    similarity = normalize(embeds, dim=-1) @ normalize(others, dim=-1).T  # (batch, batch)
+    same = (normalize(others, dim=-1) @ normalize(others, dim=-1).T) > 1 - 1e-6
+    ranked = similarity.masked_fill(same, -torch.inf).topk(min(n_others, len(others)), dim=1)
+    chosen = others[ranked.indices.T]  # (others, batch, embed)
+    is_other = (-torch.inf < ranked.values.T)[..., None]
+    fallback = torch.where(is_other.any(0), torch.zeros_like(others), -others)  # zero: a walk that goes nowhere
+    first = torch.where(is_other[:1], chosen[:1], fallback)
+    return torch.cat([first, torch.where(is_other[1:], chosen[1:], 0.0)])
+
+
+def _walk(
+    embed: Callable[[Tensor], Embeds], inputs: Tensor, own: Embeds, others: Tensor, n_steps: int, step_size: float
+) -> Tensor:
+    """Add up what the own similarity loses on the way to each of the others, in the shape of the inputs."""
+    total = torch.zeros_like(inputs)
+    for other in others:
+        x, going = inputs.detach(), other.norm(dim=-1) > 0
+        for _ in range(n_steps):
+            if not going.any():
+                break
+            x = x.detach().requires_grad_()
+            with torch.enable_grad():
+                embeds = embed(x)
+                near, far = cosine_similarity(embeds, own), cosine_similarity(embeds, other)
+            (to_own,) = torch.autograd.grad(near.sum(), x, retain_graph=True)
+            (to_other,) = torch.autograd.grad(far.sum(), x)
+            going = going & (near > far).detach()
+            step = step_size * to_other.sign() * _widen(going, x)
+            total = total - to_own * step
+            x = x + step
+    return total
+
+
+def _widen(going: PairValues, like: Tensor) -> Tensor:
+    return going.to(like).view(-1, *[1] * (like.ndim - 1))

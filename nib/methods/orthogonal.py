@@ -1,0 +1,90 @@
+"""Explain what a text says beside other texts: orthogonal to them, around any method."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from nib.checks import check_count
+from nib.clip import HookedCLIP
+from nib.methods.scores import Scores
+from nib.shapes import AttentionMask, Embeds, InputIds, PixelValues
+
+
+def orthogonal_text(method: Callable[..., Scores], distractors: InputIds, n_atoms: int = 5) -> Callable[..., Scores]:
+    """Wrap a method so that the text's embedding is what is left of it beside some distractor texts.
+
+    Orthogonal matching pursuit takes the distractor that is most like what is left, projects the text's embedding off
+    all that were taken, and goes on. What is left is explained: what sets the text apart from, say, other class names.
+
+        explain = orthogonal_text(nib.METHODS["nib"], to_tokens(clip, ["a cat", "a horse"])[0])
+        scores = explain(clip, pixel_values, input_ids, attention_mask, layer=9)
+
+    Args:
+        method: one of `nib.METHODS`.
+        distractors: (texts, tokens) ids, padded as the model's tokenizer does.
+        n_atoms: distractors that are taken, at least 1; all where there are fewer.
+
+    Returns:
+        A function that is called as the method is. Its similarity is that with what is left of the text.
+
+    Raises:
+        ValueError: no distractors, or one that a text is nothing beside.
+    """
+    check_count("n_atoms", n_atoms)
+    if not len(distractors):
+        raise ValueError("distractors must be at least one text, got none")
+
+    def explain(
+        clip: HookedCLIP,
+        pixel_values: PixelValues,
+        input_ids: InputIds,
+        attention_mask: AttentionMask | None = None,
+        **parameters: Any,
+    ) -> Scores:
+        with torch.no_grad():
+            real, _ = clip.text.locate(distractors, None)
+            atoms = normalize(clip.text.embed(distractors, real.long()), dim=-1)
+            texts = clip.text.embed(input_ids, attention_mask)
+        parts = []
+        for row, text in enumerate(texts):  # each text has a span of its own
+            own = slice(row, row + 1)
+            picture = pixel_values if len(pixel_values) == 1 else pixel_values[own]
+            mask = None if attention_mask is None else attention_mask[own]
+            with _project_off(clip, pursue(text, atoms, n_atoms)):
+                parts.append(method(clip, picture, input_ids[own], mask, **parameters))
+        return Scores.join(parts)
+
+    return explain
+
+
+def pursue(text: Tensor, atoms: Embeds, n_atoms: int) -> Tensor:
+    """Return an orthonormal basis, (embed, taken), of the atoms that orthogonal matching pursuit takes for a text."""
+    taken: list[int] = []
+    basis, rest = text.new_zeros(len(text), 0), text
+    for _ in range(min(n_atoms, len(atoms))):
+        likeness = (atoms @ rest).abs()
+        likeness[taken] = -1
+        taken.append(int(likeness.argmax()))
+        basis, triangle = torch.linalg.qr(atoms[taken].T)
+        if triangle[-1, -1].abs() < 1e-6:  # the last one says nothing that the others do not
+            taken.pop()
+            basis = torch.linalg.qr(atoms[taken].T)[0]
+            break
+        rest = text - basis @ (basis.T @ text)
+    if rest.norm() < 1e-6 * text.norm():
+        raise ValueError("a text must say something beside the distractors, and one is the same as what they say")
+    return basis
+
+
+@contextmanager
+def _project_off(clip: HookedCLIP, basis: Tensor) -> Iterator[None]:
+    """Take a span out of every embedding of a text."""
+    handle = clip.text.projection.register_forward_hook(lambda _, args, embeds: embeds - embeds @ basis @ basis.T)
+    try:
+        yield
+    finally:
+        handle.remove()

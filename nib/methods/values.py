@@ -1,0 +1,283 @@
+"""Read token embeddings off the values of the last attention: Grad-ECLIP, MaskCLIP and CLIP Surgery.
+
+Exports `grad_eclip`, `mask_clip` and `clip_surgery`. In the last block the pooled token is a weighted sum of the values
+of all tokens, so a value, sent through the rest of the tower, says what its token alone would contribute.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity, linear, normalize, scaled_dot_product_attention
+
+from nib import pooling_head
+from nib.checks import check_count
+from nib.clip import HookedCLIP
+from nib.methods.pairs import cut, over_pairs, real_tokens, to_scores
+from nib.methods.scores import Scores
+from nib.shapes import AttentionMask, Embeds, InputIds, PairValues, PixelValues, TokenScores
+from nib.towers import Split
+
+
+@dataclass
+class Opened:
+    """One attention, with all heads joined.
+
+    Attributes:
+        query: (batch, width), of the pooled token, or of the probe of a pooling head.
+        keys, values: (batch, tokens, width).
+        outputs: (batch, queries, width), before the out-projection, in the graph of the embeddings.
+        rows: (batch,), which of the queries is the pooled token's.
+        out: the out-projection.
+    """
+
+    query: Tensor
+    keys: Tensor
+    values: Tensor
+    outputs: Tensor
+    rows: Tensor
+    out: nn.Module
+
+
+def grad_eclip(
+    clip: HookedCLIP,
+    pixel_values: PixelValues,
+    input_ids: InputIds,
+    attention_mask: AttentionMask | None = None,
+    *,
+    text_blocks: int = 8,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> Scores:
+    """Score tokens by gradient times value of the last attention, loosely weighted by query and key.
+
+    M_i = relu(sum over channels c of (ds/do)_c v_ic w_i): o is what the attention gives the pooled token, before the
+    out-projection, v_i the value of token i, w the cosine of the pooled token's query with key i, both after the
+    out-projection, stretched to [0, 1] over the tokens (Zhao et al., Grad-ECLIP, ICML 2024). For text the products of
+    the last `text_blocks` blocks are added up before the relu, and the scores of the words to 1. Where a head pools all
+    tokens, its attention is the last one.
+
+    Differs from its authors' code: that joins the heads into one for the forward pass, so that it explains another
+    similarity; here the model's own heads stay.
+
+    Args:
+        text_blocks: blocks of the text tower that are added up, at least 1; all where there are fewer.
+
+    Returns:
+        Scores, at least 0, in cosine units to first order; of words in shares of their sum. Begin and end score 0.
+    """
+    check_count("text_blocks", text_blocks)
+
+    def explain(pixel_values, input_ids, attention_mask):
+        layers = len(clip.image.blocks) - 1, max(0, len(clip.text.blocks) - text_blocks)
+        image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
+        grid, words = clip.grid(pixel_values), clip.text.words(input_ids, attention_mask)
+        real = real_tokens(text, attention_mask)
+        with torch.enable_grad():
+            (image_embeds, of_image), (text_embeds, of_text) = _open(image), _open(text)
+            similarity = cosine_similarity(image_embeds, text_embeds)
+        outputs = [opened.outputs for opened in (*of_image, *of_text)]
+        gradients = iter(torch.autograd.grad(similarity.sum(), outputs))
+        patches = clip.image.from_grid(real.new_ones(len(real), *grid), False)
+        image_scores = sum(_weigh(opened, next(gradients), patches) for opened in of_image).clamp(min=0)
+        text_scores = sum(_weigh(opened, next(gradients), words) for opened in of_text).clamp(min=0)
+        text_scores = text_scores / text_scores.sum(1, keepdim=True).clamp(min=torch.finfo(text_scores.dtype).tiny)
+        image_scores = clip.image.to_grid(image_scores, grid)[0]
+        return to_scores(clip, pixel_values, real, similarity, image_scores, text_scores)
+
+    return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
+
+
+def _weigh(opened: Opened, gradients: Tensor, among: Tensor) -> TokenScores:
+    """Return gradient . value of each token, times its weight; 0 for tokens not in `among`."""
+    with torch.no_grad():
+        gradient = gradients[torch.arange(len(gradients), device=gradients.device), opened.rows]  # (batch, width)
+        cosines = cosine_similarity(opened.out(opened.query)[:, None], opened.out(opened.keys), dim=-1)
+        low = torch.where(among, cosines, torch.inf).amin(1, keepdim=True)
+        high = torch.where(among, cosines, -torch.inf).amax(1, keepdim=True)
+        weights = torch.where(high > low, (cosines - low) / (high - low), 1.0)
+        return torch.where(among, weights * (opened.values @ gradient[..., None])[..., 0], 0.0)
+
+
+def mask_clip(
+    clip: HookedCLIP,
+    pixel_values: PixelValues,
+    input_ids: InputIds,
+    attention_mask: AttentionMask | None = None,
+    *,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> Scores:
+    """Score tokens by the cosine of their own embedding with the other side, times that of their key with the query.
+
+    A token's embedding is its value sent alone through the rest of the tower: out-projection, residual, MLP, norm and
+    projection (Zhou et al., MaskCLIP, ECCV 2022; the weights by keys as in Grad-ECLIP's comparison). Words are embedded
+    alike, with the query of the caption's pooled token, which is ours. Where a head pools all tokens, it embeds them.
+
+    Returns:
+        Signed scores in [-1, 1]: products of two cosines. Begin, end and class token score 0.
+
+    Raises:
+        ValueError: a tower of another kind of blocks (AltCLIP's and ChineseCLIP's text).
+    """
+    _check_blocks(clip)
+
+    @torch.no_grad()
+    def explain(pixel_values, input_ids, attention_mask):
+        image, text = _cut_last(clip, pixel_values, input_ids, attention_mask)
+        embeds, scores = [], []
+        for split in (image, text):
+            pooled, opened = _open(split)
+            tokens = _embed_values(split, opened[-1].values)
+            keys = cosine_similarity(opened[-1].query[:, None], opened[-1].keys, dim=-1)
+            embeds.append(pooled)
+            scores.append((tokens, keys))
+        targets = embeds[::-1]
+        maps = [cosine_similarity(e, target[:, None], dim=-1) * keys for (e, keys), target in zip(scores, targets)]
+        return _finish(clip, pixel_values, input_ids, attention_mask, text, cosine_similarity(*embeds), *maps)
+
+    return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
+
+
+def clip_surgery(
+    clip: HookedCLIP,
+    pixel_values: PixelValues,
+    input_ids: InputIds,
+    attention_mask: AttentionMask | None = None,
+    *,
+    blocks: int = 6,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> Scores:
+    """Score patches by their embeddings on a second path, on which values attend to values.
+
+    In the last `blocks` blocks softmax(v v' / sqrt(size)) takes the place of the attention, and the MLPs are left out;
+    the path starts from the states of the model's own, and adds up what those blocks' attentions give to it (Li et al.,
+    CLIP Surgery, 2023). From the product of a patch's embedding with the text's that with the empty caption's is taken
+    away, which removes what every text shares. Words are scored as by `mask_clip`, without its keys: the method has no
+    form for text.
+
+    Args:
+        blocks: of the second path, at least 1; all where there are fewer.
+
+    Returns:
+        Signed scores: differences of cosines; of words, cosines. Begin, end and class token score 0.
+
+    Raises:
+        ValueError: a tower of another kind of blocks (AltCLIP's and ChineseCLIP's text).
+    """
+    check_count("blocks", blocks)
+    _check_blocks(clip)
+
+    @torch.no_grad()
+    def explain(pixel_values, input_ids, attention_mask):
+        image, text = _cut_last(clip, pixel_values, input_ids, attention_mask)
+        first = max(0, len(clip.image.blocks) - blocks)
+        early = clip.image.split(pixel_values, first)
+        tokens = _embed_second_path(early)
+        image_embeds, _ = _open(image)
+        text_embeds, opened = _open(text)
+        empty = clip.text.embed(*_empty_caption(clip, input_ids))
+        contrast = normalize(text_embeds, dim=-1) - normalize(empty, dim=-1)  # (batch, embed)
+        image_scores = (normalize(tokens, dim=-1) @ contrast[..., None])[..., 0]
+        words = _embed_values(text, opened[-1].values)
+        text_scores = cosine_similarity(words, image_embeds[:, None], dim=-1)
+        similarity = cosine_similarity(image_embeds, text_embeds)
+        return _finish(clip, pixel_values, input_ids, attention_mask, text, similarity, image_scores, text_scores)
+
+    return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
+
+
+def _cut_last(clip: HookedCLIP, pixel_values, input_ids, attention_mask) -> tuple[Split, Split]:
+    layers = len(clip.image.blocks) - 1, len(clip.text.blocks) - 1
+    return cut(clip, pixel_values, input_ids, attention_mask, *layers)
+
+
+def _finish(clip, pixel_values, input_ids, attention_mask, text: Split, similarity: PairValues, of_image, of_text):
+    """Keep the scores of patches and words alone."""
+    words = clip.text.words(input_ids, attention_mask)
+    patches = clip.image.to_grid(of_image, clip.grid(pixel_values))[0]
+    patches = patches.expand(len(text), -1, -1)
+    return to_scores(clip, pixel_values, text.real, similarity, patches, torch.where(words, of_text, 0.0))
+
+
+def _check_blocks(clip: HookedCLIP) -> None:
+    for side, tower in (("image", clip.image), ("text", clip.text)):
+        if not hasattr(tower.blocks[-1], "layer_norm1"):
+            raise ValueError(
+                f"the {side} tower of a {clip.model.config.model_type} norms after its attention: a value alone has no"
+                " way through its last block, which this method needs"
+            )
+
+
+def _open(split: Split) -> tuple[Embeds, list[Opened]]:
+    """Run the rest of a tower and keep its attentions, the last one last; a pooling head has the only one."""
+    tower, states = split.tower, split.hidden_states.detach().requires_grad_(torch.is_grad_enabled())
+    if tower.head is not None:
+        embeds, _, (query, keys, values, outputs) = split.open_head(states)
+        rows = torch.zeros(len(split), dtype=torch.long, device=states.device)
+        return embeds, [Opened(query[:, 0], keys, values, outputs, rows, tower.head.attention.out_proj)]
+    every, rows = torch.arange(len(split), device=states.device), split.pool_index
+    with _record([tower.projections(block) for block in tower.blocks[split.layer :]]) as recorded:
+        embeds = split(states)
+    return embeds, [
+        Opened(kept["query"][every, rows], kept["key"], kept["value"], kept["output"], rows, kept["out"])
+        for kept in recorded
+    ]
+
+
+@contextmanager
+def _record(blocks: list[tuple[nn.Module, ...]]) -> Iterator[list[dict]]:
+    """Keep what the query, key and value layers of some blocks give, and what their out-projections get."""
+    recorded, handles = [], []
+    for *layers, out in blocks:
+        kept = {"out": out}
+        recorded.append(kept)
+        for name, layer in zip(("query", "key", "value"), layers):
+            handles.append(layer.register_forward_hook(lambda _, args, value, k=kept, n=name: k.update({n: value})))
+        handles.append(out.register_forward_pre_hook(lambda _, args, k=kept: k.update(output=args[0])))
+    try:
+        yield recorded
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _embed_values(split: Split, values: Tensor) -> Embeds:
+    """Send each value alone through the rest of a tower that is cut before its last block: (batch, tokens, embed)."""
+    tower = split.tower
+    if tower.head is not None:
+        return pooling_head.finish(tower.head, values)
+    block = tower.blocks[-1]
+    *_, out = tower.projections(block)
+    states = split.hidden_states + out(values)
+    return tower.project(states + block.mlp(block.layer_norm2(states)))
+
+
+def _embed_second_path(split: Split) -> Embeds:
+    """Add up what values that attend to values give, beside the model's own path: (batch, tokens, embed)."""
+    tower, own, second = split.tower, split.hidden_states, split.hidden_states
+    for block in tower.blocks[split.layer :]:
+        normed = block.layer_norm1(own)
+        _, _, to_value, out = tower.projections(block)
+        value = to_value(normed).unflatten(-1, (block.self_attn.num_heads, -1)).transpose(1, 2)
+        second = second + out(scaled_dot_product_attention(value, value, value).transpose(1, 2).flatten(2))
+        own = block(own, **split.arguments)
+    if tower.head is None:
+        return tower.project(second)
+    attention = tower.head.attention
+    weight, bias = attention.in_proj_weight.chunk(3)[2], attention.in_proj_bias.chunk(3)[2]
+    return pooling_head.finish(tower.head, linear(tower.norm(second), weight, bias))
+
+
+def _empty_caption(clip: HookedCLIP, input_ids: InputIds) -> tuple[InputIds, AttentionMask]:
+    """Return the ids and mask of a caption without words, made of the begin and end of another."""
+    first, text = input_ids[:1], clip.text
+    begin, end = first[:, : text.begin_tokens], first[:, text.find_end(first)]
+    ids = torch.cat([begin, end], 1)
+    length = ids.shape[1]
+    if text.sees_padding:
+        ids = torch.cat([ids, ids.new_full((1, clip.context_length - length), text.padding_id)], 1)
+    return ids, (torch.arange(ids.shape[1], device=ids.device) < length).long()[None]
