@@ -10,12 +10,15 @@ adds up to F(z) - F(lambda_min z) (Theorem 3). That is integrated gradients of a
 From another baseline b the path is b + lambda (z - b), and z - b takes the place of z.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from nib.checks import check_count
-from nib.shapes import HiddenStates, Nodes, PairValues, Targets, TargetScores
+from nib.shapes import Embeds, HiddenStates, Nodes, PairValues, Targets, TargetScores
 from nib.towers import Split
 
 
@@ -75,6 +78,7 @@ def integrate(
     lambda_min: float = 0.0,
     batch_size: int = 64,
     baseline: HiddenStates | None = None,
+    compare: Callable[[Embeds, Targets], Tensor] | None = None,
 ) -> tuple[TargetScores, PairValues]:
     """Attribute the similarity of each input to each of its targets.
 
@@ -86,12 +90,15 @@ def integrate(
         n_steps, rule, lambda_min: see `quadrature`.
         batch_size: rows of hidden states at once; bounds memory and changes the result only by rounding.
         baseline: (batch, tokens, width), where the path begins; zero if None.
+        compare: F, from embeddings (steps, batch, 1, embed) and targets (1, batch, targets, embed) to one number each;
+            the cosine if None, or `dot`.
 
     Returns:
         Scores (batch, targets, tokens), summed over the width, signed, in cosine units; and
         F(b + lambda_min (z - b)), (batch, targets), where the path starts.
     """
     check_count("batch_size", batch_size)
+    compare = compare or _cosine
     nodes, weights = (values.to(targets) for values in quadrature(rule, n_steps, lambda_min))
     scores, starts = [], []
     for first in range(0, len(split), batch_size):
@@ -100,27 +107,38 @@ def integrate(
         base = None if baseline is None else baseline[rows]
         folded = max(1, batch_size // len(part))  # steps in one batch
         chunks = zip(nodes.split(folded), weights.split(folded))
-        scores.append(sum(_integrate_steps(part, goals, base, *chunk) for chunk in chunks))
-        starts.append(_start(part, goals, base, lambda_min) if lambda_min else anchor(part, goals, base))
+        scores.append(sum(_integrate_steps(part, goals, base, *chunk, compare) for chunk in chunks))
+        start = _start(part, goals, base, lambda_min, compare) if lambda_min else anchor(part, goals, base, compare)
+        starts.append(start)
     return torch.cat(scores), torch.cat(starts)
 
 
 @torch.no_grad()
-def anchor(split: Split, targets: Targets, baseline: HiddenStates | None = None) -> PairValues:
+def anchor(split: Split, targets: Targets, baseline: HiddenStates | None = None, compare=None) -> PairValues:
     """Return F at the baseline, the similarity that is left when nothing of an input is: (batch, targets).
 
     At 0 all tokens are alike and stay so in every block, whatever attends to whatever: no mask and no pooled
     token makes a difference, so one row serves the batch.
     """
+    compare = compare or _cosine
     if baseline is not None:
-        return _similarity(split, baseline, targets)[0]
+        return _similarity(split, baseline, targets, compare)[0]
     embeds = split[:1](torch.zeros_like(split.hidden_states[:1]))  # (1, embed)
-    return cosine_similarity(embeds[None], targets, dim=-1)
+    return compare(embeds[None], targets)
 
 
 @torch.no_grad()
-def _start(split, targets, baseline, lambda_min) -> PairValues:
-    return _similarity(split, _place(split.hidden_states, baseline, lambda_min), targets)[0]
+def _start(split, targets, baseline, lambda_min, compare) -> PairValues:
+    return _similarity(split, _place(split.hidden_states, baseline, lambda_min), targets, compare)[0]
+
+
+def _cosine(embeds: Embeds, targets: Targets) -> Tensor:
+    return cosine_similarity(embeds, targets, dim=-1)
+
+
+def dot(embeds: Embeds, targets: Targets) -> Tensor:
+    """Multiply embeddings with targets: linear in both, so that what adds up in an embedding adds up in F."""
+    return (embeds * targets).sum(-1)
 
 
 def _place(z, baseline, node):
@@ -128,13 +146,13 @@ def _place(z, baseline, node):
     return node * z if baseline is None else baseline + node * (z - baseline)
 
 
-def _integrate_steps(split, targets, baseline, nodes, weights) -> TargetScores:
+def _integrate_steps(split, targets, baseline, nodes, weights, compare) -> TargetScores:
     """Weigh and sum the gradients at some nodes of the path, all in one batch."""
     path = _place(split.hidden_states, baseline, nodes.view(-1, 1, 1, 1))  # (steps, batch, tokens, width)
     path = path.flatten(0, 1).requires_grad_()
     z = split.hidden_states if baseline is None else split.hidden_states - baseline
     with torch.enable_grad():
-        similarity = _similarity(split, path, targets)  # (steps, batch, targets)
+        similarity = _similarity(split, path, targets, compare)  # (steps, batch, targets)
     columns = similarity.sum((0, 1)).unbind()
     scores = []
     for column in columns:
@@ -144,7 +162,7 @@ def _integrate_steps(split, targets, baseline, nodes, weights) -> TargetScores:
     return torch.stack(scores, 1)
 
 
-def _similarity(split, hidden_states, targets):
+def _similarity(split, hidden_states, targets, compare):
     """Compare (steps * batch) states with the targets of their inputs: (steps, batch, targets)."""
     embeds = split(hidden_states).unflatten(0, (-1, len(split)))  # (steps, batch, embed)
-    return cosine_similarity(embeds[:, :, None], targets[None], dim=-1)
+    return compare(embeds[:, :, None], targets[None])

@@ -1,0 +1,196 @@
+"""Divide the similarity among pairs of a word and a patch: which word goes with which patch.
+
+Exports `interactions` and `Interactions`. By Theorem 3, taken for each coordinate of the two embeddings, I_i, the
+integral of J_image(lambda z) z_i, adds up over the patches to e_image(z) - e_image(0), and T_j over the words to
+e_text(z) - e_text(0). So the product A_ij = I_i . T_j / (|e_image| |e_text|) adds up to the cosine, but for three terms
+with an embedding at 0. T_j is a Jacobian-vector product of the text tower, and A_ij for one word a gradient of the
+image tower: words times nodes of each, and no loop over the coordinates of the embedding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from nib.checks import check_count
+from nib.clip import HookedCLIP
+from nib.inputs import Caption, Picture, to_picture, to_pixel_values, to_tokens
+from nib.integrate import dot, integrate
+from nib.integrate import quadrature as place_nodes
+from nib.methods.attention import open_attention
+from nib.towers import Split
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass
+class Interactions:
+    """Signed scores of each pair of a word and a patch, in cosine units: positive ones raise the similarity together.
+
+    Attributes:
+        words: of the caption.
+        scores: (words, grid_h, grid_w).
+        class_scores: (words,), of each word with the class token; zeros without one.
+        other_scores: (grid_h, grid_w), of the patches with what is no word: begin, end, and padding that is seen.
+        other_class_score: of those with the class token.
+        anchors: the three terms with an embedding at the start of the path: "image" (that of the picture with what the
+            text adds), "text" and "both".
+        gap: all scores and anchors less the similarity: what the quadrature misses.
+        similarity: cosine of the two embeddings.
+        picture, text: what was explained.
+    """
+
+    words: list[str]
+    scores: np.ndarray
+    class_scores: np.ndarray
+    other_scores: np.ndarray
+    other_class_score: float
+    anchors: dict[str, float]
+    gap: float
+    similarity: float
+    picture: np.ndarray = field(repr=False)
+    text: str
+
+    @property
+    def image_scores(self) -> np.ndarray:
+        """Sum over all words, (grid_h, grid_w)."""
+        return self.scores.sum(0)
+
+    @property
+    def word_scores(self) -> np.ndarray:
+        """Sum over all patches, (words,)."""
+        return self.scores.sum((1, 2))
+
+    def plot(self) -> "Figure":
+        """Show one map a word, all on one scale."""
+        from nib.plotting import plot_maps  # here, so that numbers alone do not wait for matplotlib
+
+        maps = {f"{word}\n{scores.sum():+.3f}": scores for word, scores in _number(self.words, self.scores)}
+        figure = plot_maps(self.picture, maps, columns=min(6, len(maps)), share_limits=True)
+        figure.suptitle(f"similarity {self.similarity:.3f}, of which words and patches {self.scores.sum():+.3f}")
+        return figure
+
+
+def _number(words, scores):
+    """Pair words with their maps; a word that occurs again gets its number, so that titles differ."""
+    seen: dict[str, int] = {}
+    for word, of_word in zip(words, scores):
+        seen[word] = seen.get(word, 0) + 1
+        yield word if seen[word] == 1 else f"{word} ({seen[word]})", of_word
+
+
+def interactions(
+    clip: HookedCLIP,
+    image: Picture,
+    text: Caption | Sequence[Caption],
+    layer: int | tuple[int, int] | None = None,
+    n_steps: int = 10,
+    quadrature: str = "riemann_right",
+    lambda_min: float = 0.0,
+    batch_size: int = 64,
+) -> Interactions | list[Interactions]:
+    """Explain which word of a caption goes with which patch of a picture.
+
+        between = nib.interactions(clip, picture, "a dog on grass")
+        between.scores[1]  # the map of "dog"
+
+    Args:
+        image: a picture, as `nib.attribute` takes it.
+        text: a caption, or several, which share the passes of the picture.
+        layer: blocks run before the bottleneck; None for 3/4 of each tower's, or one each.
+        n_steps, quadrature, lambda_min: the path, of both towers; see `nib.integrate.quadrature`. Coordinates of the
+            embeddings, unlike cosines, change most near 0: few nodes leave a large `gap`.
+        batch_size: rows of hidden states at once.
+
+    Returns:
+        `Interactions`, or a list for several captions.
+
+    Raises:
+        TypeError, ValueError: bad input, as `nib.attribute`, before any work.
+    """
+    check_count("batch_size", batch_size)
+    single = isinstance(text, (str, Tensor))
+    captions = [text] if single else list(text)
+    if not captions:
+        raise ValueError("text must be at least one caption, got none")
+    image_layer, text_layer = clip.layers(layer)
+    path = dict(n_steps=n_steps, rule=quadrature, lambda_min=lambda_min)
+    place_nodes(quadrature, n_steps, lambda_min)  # checks them
+    input_ids, attention_mask, described = to_tokens(clip, captions)
+    pixel_values = to_pixel_values(clip, image)
+    cut, found = clip.image.split(pixel_values, image_layer), []
+    with open_attention(clip):  # a form of attention that forward mode can differentiate
+        of_texts = clip.text.split(input_ids, text_layer, attention_mask)
+        word_vectors = []
+        for row, (_, word_ids, words) in enumerate(described):
+            groups = _group(word_ids, len(words), of_texts.real[row])
+            word_vectors.append(_integrate_words(of_texts[row : row + 1], groups, path, batch_size))
+        text_ends, text_starts = (_embed_ends(of_texts, at) for at in (1.0, lambda_min))
+    image_end, image_start = (_embed_ends(cut, at)[0] for at in (1.0, lambda_min))
+    targets = torch.cat(word_vectors)[None]  # (1, all words, embed)
+    every, _ = integrate(cut, targets, batch_size=batch_size, compare=dot, **path)  # (1, all words, tokens)
+    for row, vectors in enumerate(word_vectors):
+        scores, every = every[:, : len(vectors)], every[:, len(vectors) :]
+        norms = image_end.norm() * text_ends[row].norm()
+        patches, class_scores = clip.image.to_grid(scores[0] / norms, clip.grid(pixel_values))
+        class_scores = torch.zeros(len(vectors)).to(patches) if class_scores is None else class_scores
+        image_change, text_change = image_end - image_start, text_ends[row] - text_starts[row]
+        anchors = {
+            "image": float(image_start @ text_change / norms),
+            "text": float(image_change @ text_starts[row] / norms),
+            "both": float(image_start @ text_starts[row] / norms),
+        }
+        similarity = float(image_end @ text_ends[row] / norms)
+        total = float(scores.sum() / norms) + sum(anchors.values())
+        patches, class_scores = patches.double().cpu().numpy(), class_scores.double().cpu().numpy()
+        words, caption = described[row][2], captions[row]
+        found.append(
+            Interactions(
+                words=words,
+                scores=patches[:-1],
+                class_scores=class_scores[:-1],
+                other_scores=patches[-1],
+                other_class_score=float(class_scores[-1]),
+                anchors=anchors,
+                gap=total - similarity,
+                similarity=similarity,
+                picture=to_picture(clip, pixel_values),
+                text=caption if isinstance(caption, str) else " ".join(words),
+            )
+        )
+    return found[0] if single else found
+
+
+def _group(word_ids: list[int | None], n_words: int, real: Tensor) -> Tensor:
+    """Say which tokens belong to each word, and in the last row which to none: (words + 1, tokens) boolean."""
+    groups = torch.zeros(n_words + 1, len(real), dtype=torch.bool, device=real.device)
+    for token, word in enumerate(word_ids):
+        groups[n_words if word is None else word, token] = True
+    groups[n_words, len(word_ids) :] = True
+    return groups & real
+
+
+@torch.no_grad()
+def _integrate_words(split: Split, groups: Tensor, path: dict, batch_size: int) -> Tensor:
+    """Return T_j of each group of tokens of one caption, in the shared space: (groups, embed)."""
+    z, total = split.hidden_states, 0.0
+    nodes, weights = (values.to(z) for values in place_nodes(path["rule"], path["n_steps"], path["lambda_min"]))
+    parts = groups[:, :, None] * z  # (groups, tokens, width)
+    for first in range(0, len(nodes), step := max(1, batch_size // len(groups))):
+        some, weight = nodes[first : first + step], weights[first : first + step]
+        states = (some[:, None, None] * z).repeat_interleave(len(groups), 0)  # (nodes * groups, tokens, width)
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(states, parts.repeat(len(some), 1, 1))
+            change = forward_ad.unpack_dual(split(dual)).tangent.unflatten(0, (len(some), -1))
+        total = total + torch.einsum("s,sge->ge", weight, change)
+    return total
+
+
+@torch.no_grad()
+def _embed_ends(split: Split, node: float) -> Tensor:
+    return split(node * split.hidden_states)
