@@ -3,13 +3,17 @@
 Exports `attribute`, `Attribution` and `check_method`.
 """
 
+import html
 import inspect
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from nib.checks import check_count
@@ -18,9 +22,11 @@ from nib.heatmaps import to_heatmap
 from nib.inputs import Caption, Picture, read_pictures, to_picture, to_tokens
 from nib.methods import METHODS, ONE_LATER, Scores
 from nib.methods.nib import PAPER, resolve_path
+from nib.methods.pairs import NoPairs
 from nib.methods.scores import SUMS
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 
@@ -111,6 +117,34 @@ class Attribution:
             words += f"F(z) - F({point}) is {difference:+.3f}, gap {gap:+.3f}; "
         return words + f"F(z) - F({'0' if is_zero else 'baseline'}) is {total - from_zero:+.3f}, gap {from_zero:+.3f}"
 
+    def to_frame(self) -> "pd.DataFrame":
+        """Return all scores as a table, one row a patch, token and word: part, name, row, column, score."""
+        import pandas as pd  # here, so that `import nib` does not wait for it
+
+        rows, columns = np.indices(self.image_scores.shape)
+        places = dict(row=rows.ravel(), column=columns.ravel())
+        parts = [pd.DataFrame({"part": "patch", "name": "", **places, "score": self.image_scores.ravel()})]
+        if self.image_class_score is not None:
+            parts.append(pd.DataFrame({"part": ["class token"], "score": [self.image_class_score]}))
+        parts.append(pd.DataFrame({"part": "token", "name": self.tokens, "score": self.token_scores}))
+        parts.append(pd.DataFrame({"part": "word", "name": self.words, "score": self.word_scores}))
+        if self.padding_score is not None:
+            parts.append(pd.DataFrame({"part": ["padding"], "score": [self.padding_score]}))
+        return pd.concat(parts, ignore_index=True)[["part", "name", "row", "column", "score"]]
+
+    def _repr_html_(self) -> str:
+        """Show the caption with its words coloured by their scores, and the largest patches."""
+        largest = float(np.abs(self.word_scores).max()) or 1.0
+        words = []
+        for word, score in zip(self.words, self.word_scores):
+            red, strength = score > 0, abs(score) / largest
+            colour = f"rgba({178 if red else 33}, {24 if red else 102}, {43 if red else 172}, {0.6 * strength:.2f})"
+            words.append(f'<span style="background: {colour}" title="{score:+.4f}">{html.escape(word)}</span>')
+        rows, columns = np.unravel_index(np.abs(self.image_scores).ravel().argsort()[::-1][:3], self.image_scores.shape)
+        patches = ", ".join(f"({i}, {j}) {self.image_scores[i, j]:+.3f}" for i, j in zip(rows, columns))
+        head = f"<b>{html.escape(self.method)}</b>, similarity {self.similarity:.3f}: {' '.join(words)}"
+        return f"<p>{head}<br>strongest patches (row, column): {patches}; <code>.plot()</code> draws all</p>"
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the picture as plain numbers, strings and lists, ready for JSON."""
         values = {name: value for name, value in vars(self).items() if name != "picture"}
@@ -160,10 +194,12 @@ def attribute(
         ValueError: lists of unequal or zero length, or bad input; raised before any work.
     """
     check_count("batch_size", batch_size)
+    batch_size = int(batch_size)
     function, parameters = check_method(clip, method, {"batch_size": batch_size, **parameters})
+    images, texts = (_to_list(values) for values in (images, texts))
     single = not _is_list(images) and not _is_list(texts)
-    pictures = list(images) if _is_list(images) else [images]
-    captions = list(texts) if _is_list(texts) else [texts] * len(pictures)
+    pictures = images if _is_list(images) else [images]
+    captions = texts if _is_list(texts) else [texts] * len(pictures)
     shares_picture = not _is_list(images) and len(captions) > 1
     if not pictures or not captions or (len(pictures) != len(captions) and not shares_picture):
         raise ValueError(
@@ -178,7 +214,8 @@ def attribute(
         pixel_values = torch.cat([row.to(clip.device, clip.dtype) for row in own])
         input_ids, attention_mask, words = (part[rows] for part in tokens)
         longest = input_ids.shape[1] if clip.text.sees_padding else int(attention_mask.sum(1).max())
-        scores = function(clip, pixel_values, input_ids[:, :longest], attention_mask[:, :longest], **parameters)
+        with clip.lock:  # methods switch the kind of attention, and hook the model
+            scores = function(clip, pixel_values, input_ids[:, :longest], attention_mask[:, :longest], **parameters)
         seen = [to_picture(clip, row) for row in pixel_values.split(1)]
         seen *= len(words) if shares_picture else 1
         for index, caption in enumerate(captions[rows]):
@@ -196,8 +233,17 @@ def _batch(pictures: list, batch_size: int) -> list[slice]:
     return [slice(*ends) for ends in zip(starts, [*starts[1:], len(pictures)])]
 
 
+def _to_list(values):
+    """Return a list of what is several: a tuple, an iterator, an array of objects or strings, a column of a table."""
+    if isinstance(values, np.ndarray):
+        return values.tolist() if values.dtype.kind in "UO" and values.ndim == 1 else values
+    one = (str, Path, Image.Image, torch.Tensor, bytes, Mapping)
+    is_one = isinstance(values, one) or not isinstance(values, Iterable)
+    return values if is_one else list(values)
+
+
 def _is_list(values) -> bool:
-    return isinstance(values, Sequence) and not isinstance(values, str)
+    return isinstance(values, list)
 
 
 def _to_attribution(clip, scores: Scores, index, picture, caption, words, method, parameters) -> Attribution:
@@ -252,10 +298,24 @@ def check_method(clip: HookedCLIP, method: str, parameters: dict) -> tuple[Calla
         raise TypeError(f"{method} has no parameter {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     defaults = {name: p.default for name, p in known.items()}
     parameters = {**defaults, **parameters}
+    parameters = {name: value.item() if isinstance(value, np.generic) else value for name, value in parameters.items()}
     if "layer" in parameters:
         layers = clip.layers(parameters["layer"], later=method in ONE_LATER)
         parameters["layer"] = layers[0] if layers[0] == layers[1] else layers
     if method == "nib":
         path = {name: parameters.pop(name) for name in PAPER}
         parameters |= resolve_path(parameters.pop("preset"), **path)
+    _try_parameters(clip, inspect.unwrap(METHODS[method]), parameters)
     return METHODS[method], parameters
+
+
+def _try_parameters(clip: HookedCLIP, function: Callable[..., Scores], parameters: dict) -> None:
+    """Call a method without a pair, so that it checks its parameters before any picture is opened."""
+    side, where = clip.image.patch, dict(device=clip.device)
+    nothing = torch.zeros(0, clip.image.channels, side, side, dtype=clip.dtype, **where)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it will say so when it runs
+            function(clip, nothing, torch.zeros(0, 3, dtype=torch.long, **where), None, **parameters)
+    except NoPairs:
+        pass

@@ -4,6 +4,7 @@ Exports `load` and `HookedCLIP`. What differs between model families is in `nib.
 """
 
 import pickle
+import threading
 import warnings
 from pathlib import Path
 
@@ -28,6 +29,7 @@ class HookedCLIP:
         tokenizer: or None where the model came without; then only token ids are understood.
         image_processor: or None where the model came without; then only pixel values are understood.
         image, text: the two `Tower`s.
+        lock: held while a method runs: several threads may share a model, and take turns.
     """
 
     def __init__(self, model: nn.Module, tokenizer=None, image_processor=None):
@@ -35,6 +37,13 @@ class HookedCLIP:
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.image, self.text = build_towers(model, tokenizer)
+        self.lock = threading.RLock()
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in vars(self).items() if name != "lock"}  # a copy has its own
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__ |= state | {"lock": threading.RLock()}
 
     @property
     def device(self) -> torch.device:

@@ -5,15 +5,19 @@ Exports `to_pixel_values`, `read_pictures`, `to_picture` and `to_tokens`.
 
 import warnings
 from collections.abc import Iterable
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from nib.checks import shorten
 from nib.clip import HookedCLIP
 from nib.shapes import AttentionMask, InputIds, PixelValues
 
+LONGEST, MOST_PIXELS = 50, 150_000_000
+FURTHEST = 20.0  # of a normalised pixel from 0; black and white lie within 3
 Picture = Image.Image | str | Path | np.ndarray | torch.Tensor
 Caption = str | torch.Tensor
 
@@ -39,8 +43,23 @@ def to_pixel_values(clip: HookedCLIP, picture: Picture) -> PixelValues:
 
 
 def read_pictures(clip: HookedCLIP, pictures: Iterable[Picture]) -> list[PixelValues]:
-    """Prepare pictures; they are not yet where the model is."""
-    return [_read(clip, picture) for picture in pictures]
+    """Prepare pictures; they are not yet where the model is. An error names the number of the picture."""
+    pictures, read = list(pictures), []
+    for number, picture in enumerate(pictures):
+        with _name_it(f"picture {number}", len(pictures)):
+            read.append(_read(clip, picture))
+    return read
+
+
+@contextmanager
+def _name_it(what: str, of: int):
+    """Say in an error which of several things is at fault."""
+    try:
+        yield
+    except (FileNotFoundError, TypeError, ValueError) as error:
+        if of == 1:
+            raise
+        raise type(error)(f"{what}: {error}") from error
 
 
 def _read(clip: HookedCLIP, picture: Picture) -> PixelValues:
@@ -91,8 +110,9 @@ def to_tokens(
         ValueError: a caption is empty or too long, or needs the tokenizer that the model came without.
     """
     encoded = []
-    for caption in captions:  # no comprehension: before Python 3.12 it would shift the warning's stack level
-        encoded.append(_encode(clip, caption, truncate))
+    for number, caption in enumerate(captions):
+        with _name_it(f"caption {number}", len(captions)):
+            encoded.append(_encode(clip, caption, truncate))
     # A tower that sees its padding was trained on captions that are all padded to its length.
     longest = clip.context_length if clip.text.sees_padding else max(len(ids) for ids, *_ in encoded)
     input_ids = torch.full((len(encoded), longest), clip.text.padding_id)
@@ -107,19 +127,31 @@ def to_tokens(
 def _open(picture: Picture) -> Image.Image:
     if isinstance(picture, (str, Path)):
         try:
-            picture = Image.open(picture)
+            path = Path(picture).expanduser()
+            picture = Image.open(path)
+            _check_sides(*picture.size, str(path))
             picture.load()
         except FileNotFoundError:
             raise FileNotFoundError(f"no picture at {str(picture)!r}") from None
-        except (UnidentifiedImageError, OSError) as error:
-            raise ValueError(f"cannot read the picture: {error}") from error
+        except (UnidentifiedImageError, OSError, Image.DecompressionBombError, SyntaxError) as error:
+            raise ValueError(f"cannot read the picture {str(path)!r}: {error}") from error
     if isinstance(picture, np.ndarray):
         picture = Image.fromarray(_check_array(picture))
     if not isinstance(picture, Image.Image):
         raise TypeError(f"a picture must be a PIL image, a path, an array or a tensor, got {type(picture).__name__}")
+    _check_sides(*picture.size)
     if picture.mode[0] in "IF":  # converting would clip these to white or black
         raise ValueError(f"a picture must have 8 bits a channel, got mode {picture.mode!r}: pass an array in [0, 1]")
     return ImageOps.exif_transpose(picture).convert("RGB")
+
+
+def _check_sides(width: int, height: int, name: str = "") -> None:
+    """Refuse a picture that a processor would make gigantic: it scales the shorter side to the model's."""
+    if max(width, height) > LONGEST * min(width, height) or width * height > MOST_PIXELS:
+        raise ValueError(
+            f"a picture{name and ' '}{name} must have sides at most {LONGEST} times as long as each other and at most"
+            f" {MOST_PIXELS:,} pixels, got {width} x {height}: crop it"
+        )
 
 
 def _check_array(array: np.ndarray) -> np.ndarray:
@@ -144,6 +176,11 @@ def _check_pixel_values(clip: HookedCLIP, pixel_values: torch.Tensor) -> PixelVa
             f" patch size {patch}, got {pixel_values.dtype} {tuple(pixel_values.shape)}"
         )
     _check_finite(bool(pixel_values.isfinite().all()), "the pixel values")
+    if (furthest := float(pixel_values.abs().max())) > FURTHEST:
+        raise ValueError(
+            f"pixel values must be normalised, within {FURTHEST:g} of 0, got up to {furthest:.4g}: pass a picture of 0"
+            " to 255 as a uint8 array (height, width, 3)"
+        )
     return pixel_values[None]
 
 
@@ -159,16 +196,22 @@ def _encode(clip: HookedCLIP, caption: Caption, truncate: bool):
     if not isinstance(caption, str):
         raise TypeError(f"a caption must be a str or a 1-d tensor of token ids, got {type(caption).__name__}")
     if not caption.strip():
-        raise ValueError(f"a caption must hold at least one word, got {caption!r}")
+        raise ValueError(f"a caption must hold at least one word, got {shorten(caption)}")
     if clip.tokenizer is None:
         raise ValueError("this model came without a tokenizer: pass token ids as a 1-d tensor")
     encoding = clip.tokenizer(caption, return_offsets_mapping=True, truncation=False, verbose=False)
     if len(encoding["input_ids"]) > clip.context_length:
         message = f"the caption has {len(encoding['input_ids'])} tokens, the model's context is {clip.context_length}"
         if not truncate:
-            raise ValueError(f"{message}: shorten it, or pass truncate=True; got {caption!r}")
+            raise ValueError(f"{message}: shorten it, or pass truncate=True; got {shorten(caption)}")
         warnings.warn(f"{message}: its end is cut off", stacklevel=4)
         encoding = clip.tokenizer(caption, return_offsets_mapping=True, truncation=True, max_length=clip.context_length)
+    kinds = ("bos", "eos", "pad", "cls", "sep", "mask")  # CLIP's end token is its unknown one, too
+    specials = {getattr(clip.tokenizer, f"{kind}_token_id", None) for kind in kinds}
+    inner = encoding["input_ids"][clip.text.begin_tokens : -1]
+    if found := [token for token in inner if token in specials]:
+        named = ", ".join(dict.fromkeys(clip.tokenizer.convert_ids_to_tokens(found)))
+        raise ValueError(f"a caption must not hold special tokens of the tokenizer, got {named} in {shorten(caption)}")
     spans: dict[int, tuple[int, int]] = {}
     for word, (start, end) in zip(encoding.word_ids(), encoding["offset_mapping"]):
         if word is not None:
@@ -190,5 +233,11 @@ def _encode_ids(clip: HookedCLIP, ids: torch.Tensor):
     vocabulary = clip.text.vocabulary
     if ids.min() < 0 or ids.max() >= vocabulary:
         raise ValueError(f"token ids must be in [0, {vocabulary}), got [{int(ids.min())}, {int(ids.max())}]")
+    end = int(clip.text.find_end(ids[None].to(clip.device)))
+    if end != len(ids) - 1 and not clip.text.sees_padding:
+        raise ValueError(
+            f"token ids must end with the end token, which the model pools, and it would pool place {end} of"
+            f" {len(ids)}: got {shorten(ids.tolist())}"
+        )
     tokens = [str(int(token)) for token in ids]
     return ids.tolist(), tokens, [None, *range(len(ids) - 2), None], tokens[1:-1]

@@ -11,6 +11,7 @@ From another baseline b the path is b + lambda (z - b), and z - b takes the plac
 """
 
 from collections.abc import Callable
+from numbers import Real
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ def _gausslegendre(n):
     return (nodes + 1) / 2, weights / 2
 
 
+MOST_NODES = 10_000  # more would only be asked for by mistake
 # From a number of nodes to nodes and weights on [0, 1]; named as in `captum.attr.IntegratedGradients`.
 RULES = {
     "riemann_right": _riemann(1),
@@ -55,17 +57,17 @@ def quadrature(rule: str = "riemann_right", n_steps: int = 10, lambda_min: float
 
     Args:
         rule: one of `RULES`.
-        n_steps: number of nodes, at least 1 (2 for the trapezoid).
+        n_steps: number of nodes, at least 1 (2 for the trapezoid), at most `MOST_NODES`.
         lambda_min: where the path starts, in [0, 1).
 
     Returns:
         Nodes in ascending order and their weights, float64, each (n_steps,).
     """
-    if rule not in RULES:
+    if not isinstance(rule, str) or rule not in RULES:
         raise ValueError(f"quadrature must be one of {sorted(RULES)}, got {rule!r}")
-    check_count("n_steps", n_steps, fewest=2 if rule == "riemann_trapezoid" else 1)
-    if not 0 <= lambda_min < 1:
-        raise ValueError(f"lambda_min must be in [0, 1), got {lambda_min}")
+    check_count("n_steps", n_steps, 2 if rule == "riemann_trapezoid" else 1, MOST_NODES)
+    if not isinstance(lambda_min, Real) or isinstance(lambda_min, bool) or not 0 <= lambda_min < 1:
+        raise ValueError(f"lambda_min must be in [0, 1), got {lambda_min!r}")
     nodes, weights = map(torch.from_numpy, RULES[rule](n_steps))
     return lambda_min + (1 - lambda_min) * nodes, (1 - lambda_min) * weights
 

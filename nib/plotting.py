@@ -59,7 +59,7 @@ def draw_words(axes: Axes, words: Sequence[str], scores: np.ndarray) -> None:
     axes.axvline(0, color="0.4", linewidth=0.8)
     axes.set(xlim=(-1.15 * limit, 1.15 * limit), xlabel="score (cosine)")
     axes.locator_params(axis="x", nbins=4)
-    axes.set_yticks(range(len(words)), words)
+    axes.set_yticks(range(len(words)), [as_written(word, 30) for word in words])
     axes.invert_yaxis()
 
 
@@ -80,8 +80,14 @@ def plot_attribution(
     draw_map(middle, picture, image_scores)
     add_colour_bar(figure, middle, symmetric_limit(image_scores))
     draw_words(right, words, word_scores)
-    figure.suptitle(title)
+    figure.suptitle(as_written(title))
     return figure
+
+
+def as_written(text: str, most: int = 160) -> str:
+    """Return a text that matplotlib draws as it is written, not as mathematics, each line shortened to a length."""
+    lines = [line if len(line) <= most else f"{line[: most - 1]}…" for line in str(text).splitlines()]
+    return "\n".join(lines).replace("$", r"\$")
 
 
 def plot_maps(
@@ -108,7 +114,7 @@ def plot_maps(
         axes.set_axis_off()
     for axes, (title, scores) in zip(panels.flat, maps.items()):
         draw_map(axes, picture, scores, limit if share_limits else None)
-        axes.set_title(title)
+        axes.set_title(as_written(title, 48))
     if share_limits:
         add_colour_bar(figure, panels, limit, label)
     return figure

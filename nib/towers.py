@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from operator import attrgetter
 from typing import Any
 
@@ -173,9 +174,9 @@ class Tower:
     def check_layer(self, layer: int | None) -> int:
         """Return the layer, or the default for None; raise a ValueError unless it can be cut there."""
         layer = self.default_layer if layer is None else layer
-        if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer <= len(self.blocks):
+        if isinstance(layer, bool) or not isinstance(layer, Integral) or not 0 <= layer <= len(self.blocks):
             raise ValueError(f"layer must be a whole number from 0 to {len(self.blocks)}, got {layer!r}")
-        return layer
+        return int(layer)
 
     @staticmethod
     @contextmanager

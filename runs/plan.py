@@ -1,7 +1,7 @@
 """Plan the runs of a profile or a grid, and refuse wrong parameters before any run, with their line.
 
-A profile, `notebooks/profiles/<name>.yaml`, has a mapping of parameters for each notebook; `common` is for all that
-declare them, and one that `extends` another sets its values over the other's. A grid, anywhere, is:
+A profile, `notebooks/profiles/<name>.yaml`, has parameters for each notebook, `common` for all that declare them, and
+sets its values over those of the one that it `extends`. A grid, anywhere, is:
 
     notebook: ../07_beta_sensitivity.ipynb  # relative to this file
     parameters: {n_pairs: 100}              # the same in each run
@@ -46,6 +46,9 @@ def find_parameters(name: str, notebook: "Notebook") -> dict:
     if not (path := PROFILES / f"{name}.yaml").exists():
         raise ValueError(f"profile must be one of {sorted(p.stem for p in PROFILES.glob('*.yaml'))}, got {name!r}")
     profile, make_error = read_yaml(path)
+    known = {"extends", "common", notebook.path.stem, *(file.stem for file in (ROOT / "notebooks").glob("*.ipynb"))}
+    if unknown := [part for part in profile if part not in known]:
+        raise make_error((unknown[0],), "must be extends, common or the name of a notebook")
     found = find_parameters(profile["extends"], notebook) if "extends" in profile else {}
     for part in ("common", notebook.path.stem):
         for key, value in (profile.get(part) or {}).items():

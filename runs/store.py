@@ -5,8 +5,7 @@
     partial/<driver>/  attempts under way, and those that were killed
     runs.json          the names of all runs, in order
 
-An attempt works in a folder of its own, which is renamed when all is there: nothing reads half a result,
-and where two drivers, or a worker taken for dead and its successor, do the same run, the first to end counts.
+An attempt works in a folder of its own, renamed when all is there. Where two do the same run, the first to end counts.
 """
 
 import json

@@ -1,8 +1,6 @@
 """Spread runs over Dask workers; a worker runs each notebook in a process of its own and leaves nothing of it behind.
 
-Dask sends a run to a worker, and again when that dies or the run fails; finished is what lies in the store, so that
-nothing is lost with the driver either. A pipe leads from worker to process, which ends itself and its kernel when the
-system closes it, or when the driver takes its folder away. A kernel whose process is killed ends itself in a second.
+A pipe leads from worker to process, which ends itself and its kernel when that closes, or its folder is gone.
 """
 
 import logging

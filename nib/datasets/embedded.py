@@ -44,7 +44,11 @@ def load_embedded(
 
 
 def object_prompts(
-    limit: int | None = None, name: str = "scenes", repeated: bool = False, with_others: bool = False
+    limit: int | None = None,
+    name: str = "scenes",
+    repeated: bool = False,
+    with_others: bool = False,
+    with_absent: bool = False,
 ) -> tuple:
     """Ask for one object in each of the pictures that hold two or three different ones.
 
@@ -57,14 +61,15 @@ def object_prompts(
         repeated: also take pictures with more objects, or with several of a kind; a mask then covers all of the
             kind that is asked for.
         with_others: return the masks of the other objects too.
+        with_absent: return prompts for what is not there too: the next prompt whose object the picture does not hold.
 
     Returns:
         Pictures, prompts such as "a cat", and masks (prompts, height, width), boolean; with `with_others` a fourth,
-        likewise, where any object is seen that is not asked for.
+        likewise, where any object is seen that is not asked for; with `with_absent` a last one, of prompts.
     """
     if limit is not None:
         check_count("limit", limit)
-    images, prompts, masks, others = [], [], [], []
+    images, prompts, masks, others, held = [], [], [], [], []
     for number, row in enumerate(load_embedded(name)):
         if len(images) == limit:
             break
@@ -75,7 +80,10 @@ def object_prompts(
         asked = kinds[number % len(kinds)]
         images.append(row["image"])
         prompts.append(with_article(asked))
+        held.append({with_article(kind) for kind in kinds})
         masks.append(np.isin(row["masks"], [place + 1 for place, kind in enumerate(names) if kind == asked]))
         others.append((np.array(row["masks"]) > 0) & ~masks[-1])
     found = images, prompts, np.stack(masks)
-    return (*found, np.stack(others)) if with_others else found
+    found += (np.stack(others),) if with_others else ()
+    turned = [prompts[row:] + prompts[:row] for row in range(len(prompts))] if with_absent else []
+    return (*found, [next(p for p in ps if p not in own) for ps, own in zip(turned, held)]) if with_absent else found

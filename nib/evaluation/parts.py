@@ -16,12 +16,23 @@ from torch import Tensor, uint8
 
 
 def save_table(frame: pd.DataFrame, path: str | Path) -> None:
-    """Write a parquet file whole or not at all: under another name first, then moved into place."""
-    path = Path(path)
+    """Write a table, by the ending of its path as .parquet or .csv, whole or not at all.
+
+    It is written under another name first, then moved into place.
+
+    Raises:
+        ValueError: another ending.
+    """
+    path = Path(path).expanduser()
+    if path.suffix not in (".parquet", ".csv"):
+        raise ValueError(f"a table is written as .parquet or .csv, got {str(path)!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        frame.to_parquet(partial, index=False)
+        if path.suffix == ".csv":
+            frame.to_csv(partial, index=False, lineterminator="\n")
+        else:
+            frame.to_parquet(partial, index=False)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

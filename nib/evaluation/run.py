@@ -95,16 +95,21 @@ def evaluate(
         ValueError: another bad argument, no pairs, an id that occurs twice, or a caption that is empty or too long.
     """
     settings = check_settings(clip, methods, may_be_masks=True)
+    if twice := [setting for place, setting in enumerate(settings) if setting in settings[:place]]:
+        raise ValueError(f"methods must differ, got twice {twice[0]}")
     protocols = [protocol] if isinstance(protocol, str) else list(protocol)
     _check_choice("protocol", protocols, list(PROTOCOLS))
     _check_choice("metrics", metrics, METRICS)
     for name in protocols if "confidence" in metrics else ():
         check_protocol(clip, name)
     check_count("batch_size", batch_size)
+    batch_size = int(batch_size)
     index, n_shards = _check_shard(shard)
     texts, ids = column(pairs, "text"), [str(value) for value in column(pairs, "id")]
     if not ids or len(set(ids)) < len(ids):
-        raise ValueError(f"pairs must be at least one, each with an id of its own, got {len(ids)} pairs")
+        twice = sorted({name for name in ids if ids.count(name) > 1})[:5] if ids else []
+        named = f", and twice {', '.join(twice)}" if twice else ""
+        raise ValueError(f"pairs must be at least one, each with an id of its own, got {len(ids)} pairs{named}")
     to_tokens(clip, texts, truncate)  # a bad caption is found before any work
     absent = None
     if "absent_prompt" in metrics:
@@ -157,7 +162,8 @@ class Work:
             scores = self.batch.true_masks(self.clip)
         else:
             function, parameters = check_method(self.clip, method, parameters)  # fills in a preset
-            scores = function(self.clip, *self.batch.arguments(), **parameters)
+            with self.clip.lock:
+                scores = function(self.clip, *self.batch.arguments(), **parameters)
         shared = {}  # the same under every protocol
         if "localisation" in self.metrics:
             image, masks = scores.image_map.cpu(), self.batch.masks
@@ -236,8 +242,17 @@ class Parts:
     def get(self, work: Work) -> pd.DataFrame:
         """Read a part, or compute and write it."""
         path = self.folder / work.name(self.made_by)
-        if not path.exists():
-            save_table(work.measure(), path)
+        columns = ["id", "protocol", "metric", "value"]
+        if path.exists():
+            try:
+                kept = pd.read_parquet(path)
+                if list(kept) == columns and set(kept["id"]) <= set(work.batch.ids):
+                    return kept
+                reason = f"it has the columns {list(kept)}" if list(kept) != columns else "it is of other pairs"
+            except (OSError, ValueError) as error:
+                reason = str(error).partition("\n")[0][:200]
+            warnings.warn(f"{path} is no part of this evaluation and is computed again: {reason}", stacklevel=3)
+        save_table(work.measure(), path)
         return pd.read_parquet(path)
 
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, cosine_similarity, normalize
 
-from nib.checks import check_count
+from nib.checks import check_count, check_number
 from nib.clip import HookedCLIP
 from nib.methods.gradients import token_embeddings
-from nib.methods.pairs import real_tokens, to_scores
+from nib.methods.pairs import check_pairs, real_tokens, to_scores
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, Embeds, InputIds, PairValues, PixelValues
 
@@ -44,13 +44,11 @@ def agi(
         Signed scores in cosine units: patches sum over their pixels, words over their embeddings; a class token has
         none.
     """
-    for name, value in (("n_others", n_others), ("n_steps", n_steps), ("batch_size", batch_size)):
+    for name, value in (("n_others", n_others), ("n_steps", n_steps)):
         check_count(name, value)
-    if not 0 < step_size < float("inf"):
-        raise ValueError(f"step_size must be more than 0 and finite, got {step_size}")
-    pictures, captions = len(pixel_values), len(input_ids)
-    if pictures not in (1, captions):
-        raise ValueError(f"pixel_values must have 1 or {captions} rows, one a caption, got {pictures}")
+    check_number("step_size", step_size, 0, open_end=True)
+    check_pairs(pixel_values, input_ids, attention_mask, batch_size)
+    captions = len(input_ids)
     with torch.no_grad():
         image_embeds = torch.cat([clip.image.embed(rows) for rows in pixel_values.split(batch_size)]).expand(
             captions, -1

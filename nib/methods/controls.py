@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from nib.checks import check_number
 from nib.clip import HookedCLIP
 from nib.methods.pairs import cut, over_pairs, real_tokens, to_scores
 from nib.methods.scores import Scores
@@ -71,8 +72,7 @@ def center(
     Returns:
         Scores in [0, 1], without unit.
     """
-    if not sigma > 0:
-        raise ValueError(f"sigma must be more than 0, got {sigma}")
+    check_number("sigma", sigma, 0, open_end=True)
 
     def draw(pixel_values, input_ids, real, words, size):
         rows, columns = (torch.exp(-(((2 * torch.arange(n) + 1) / n - 1) ** 2) / (2 * sigma**2)) for n in size[1:])

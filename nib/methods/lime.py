@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from nib.checks import check_count
+from nib.checks import check_count, check_number
 from nib.clip import HookedCLIP
 from nib.methods.gradients import token_embeddings
 from nib.methods.pairs import over_pairs, real_tokens, to_scores
@@ -42,8 +42,7 @@ def lime(
     from captum.attr import Lime
 
     check_count("n_samples", n_samples)
-    if not 0 <= alpha < float("inf"):
-        raise ValueError(f"alpha must be at least 0 and finite, got {alpha}")
+    check_number("alpha", alpha, 0)
 
     def fit(forward: Callable[[Tensor], PairValues], inputs: Tensor, features: Tensor) -> Tensor:
         """Return a weight for each feature; features are numbered from 0."""

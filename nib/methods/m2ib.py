@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, logsigmoid
 
-from nib.checks import check_count
+from nib.checks import check_count, check_number
 from nib.clip import HookedCLIP
 from nib.methods.pairs import cut, over_pairs, real_tokens, to_scores
 from nib.methods.scores import Scores
@@ -64,8 +64,9 @@ def m2ib(
     """
     for name, value in (("n_steps", n_steps), ("n_noise", n_noise), ("batch_size", batch_size)):
         check_count(name, value)
-    if beta < 0 or not lr > 0:
-        raise ValueError(f"beta must be at least 0 and lr more than 0, got {beta} and {lr}")
+    check_number("beta", beta, 0)
+    check_number("lr", lr, 0, open_end=True)
+    check_number("alpha_init", alpha_init, -100)
 
     layers = clip.layers(layer, later=1)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from nib.checks import check_count
+from nib.checks import check_count, check_number
 from nib.clip import HookedCLIP
 from nib.methods.gradients import token_embeddings
 from nib.methods.pairs import cut, over_pairs, real_tokens, to_scores
@@ -44,8 +44,7 @@ def mfaba(
         Scores, at least 0, in cosine units: to first order what all steps together take away.
     """
     check_count("n_steps", n_steps)
-    if not step_size > 0:
-        raise ValueError(f"step_size must be more than 0, got {step_size}")
+    check_number("step_size", step_size, 0, open_end=True)
 
     def explain(pixel_values, input_ids, attention_mask):
         image, text = cut(clip, pixel_values, input_ids, attention_mask, 0, 0)

@@ -3,6 +3,7 @@
 Exports `nib` and `PRESETS`, named sets of its parameters.
 """
 
+import warnings
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch.nn.functional import cosine_similarity
 
 from nib.clip import HookedCLIP
 from nib.integrate import anchor, integrate
+from nib.integrate import quadrature as quadrature_nodes
+from nib.methods.pairs import check_pairs
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, HiddenStates, InputIds, PairValues, PixelValues, Targets, TokenScores
 from nib.towers import Split
@@ -67,14 +70,15 @@ def nib(
         where lambda_min is 0; likewise for text. With another baseline b, b stands for 0 and b + lambda_min (z - b)
         for lambda_min z.
     """
-    pictures, captions = len(pixel_values), len(input_ids)
-    if pictures not in (1, captions):
-        raise ValueError(f"pixel_values must have 1 or {captions} rows, one a caption, got {pictures}")
     path = resolve_path(preset, n_steps=n_steps, quadrature=quadrature, lambda_min=lambda_min)
     of_image, of_text = _split_path(rule=path.pop("quadrature"), baseline=baseline, **path)
+    for side in (of_image, of_text):
+        _check_path(**side)
     image_layer, text_layer = clip.layers(layer)
     if target not in ("cosine", "logit"):
         raise ValueError(f"target must be 'cosine' or 'logit', got {target!r}")
+    check_pairs(pixel_values, input_ids, attention_mask, batch_size)
+    pictures, captions = len(pixel_values), len(input_ids)
     image, text = clip.image.split(pixel_values, image_layer), clip.text.split(input_ids, text_layer, attention_mask)
     of_image["baseline"] = place_baseline(image, _kinds_of_image(clip, pixel_values), of_image["baseline"])
     of_text["baseline"] = place_baseline(text, _kinds_of_text(clip, input_ids, attention_mask), of_text["baseline"])
@@ -95,6 +99,19 @@ def nib(
     if rectified:
         explained |= {side: explained[side].clamp(min=0) for side in ("image", "text")}
     return Scores(similarity=similarity, **explained)
+
+
+def _check_path(n_steps: int, rule: str, lambda_min: float, baseline: str | Tensor) -> None:
+    """Check one side's path; warn where a node lies at 0, at which the gradient has no meaning for the map."""
+    nodes, weights = quadrature_nodes(rule, n_steps, lambda_min)
+    if not isinstance(baseline, Tensor) and baseline not in ("zero", "mean"):
+        raise ValueError(f"baseline must be 'zero', 'mean' or a tensor, got {baseline!r}")
+    if nodes[0] == 0 and weights[0] > 0 and isinstance(baseline, str) and baseline == "zero":
+        warnings.warn(
+            f"{rule} has a node at lambda = 0, where layer norms make the gradient hundreds of times too large: the sum"
+            " will be far off; start at lambda_min > 0, or take another rule",
+            stacklevel=4,
+        )
 
 
 def resolve_path(preset: str | None, **path: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What the methods share: pairs in chunks, towers cut for each pair, scores put on the grid.
 
-Exports `over_pairs`, `cut`, `real_tokens` and `to_scores`.
+Exports `over_pairs`, `check_pairs`, `NoPairs`, `cut`, `real_tokens` and `to_scores`.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,28 @@ from nib.clip import HookedCLIP
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, InputIds, PairValues, PixelScores, PixelValues
 from nib.towers import Split
+
+
+class NoPairs(Exception):
+    """Ends a method that was called without a pair, after its parameters were checked: see `check_method`."""
+
+
+def check_pairs(
+    pixel_values: PixelValues, input_ids: InputIds, attention_mask: AttentionMask | None, batch_size: int
+) -> None:
+    """Check what all methods share, or raise a ValueError; without any pair, raise `NoPairs`."""
+    check_count("batch_size", batch_size)
+    pictures, captions = len(pixel_values), len(input_ids)
+    if not captions:
+        raise NoPairs
+    if pictures not in (1, captions):
+        raise ValueError(f"pixel_values must have 1 or {captions} rows, one a caption, got {pictures}")
+    if attention_mask is not None and attention_mask.shape != input_ids.shape:
+        found, expected = tuple(attention_mask.shape), tuple(input_ids.shape)
+        raise ValueError(f"attention_mask must have the shape of input_ids, {expected}, got {found}")
+    if attention_mask is not None and not attention_mask.any(1).all():
+        rows = (~attention_mask.any(1)).nonzero()[:, 0].tolist()
+        raise ValueError(f"attention_mask must leave a token of each caption, and leaves none of rows {rows[:10]}")
 
 
 def over_pairs(
@@ -34,11 +56,8 @@ def over_pairs(
     Raises:
         ValueError: the rows do not pair up, or `batch_size` is below 1.
     """
-    check_count("batch_size", batch_size)
-    pictures, captions = len(pixel_values), len(input_ids)
-    if pictures not in (1, captions):
-        raise ValueError(f"pixel_values must have 1 or {captions} rows, one a caption, got {pictures}")
-    parts = []
+    check_pairs(pixel_values, input_ids, attention_mask, batch_size)
+    pictures, captions, parts = len(pixel_values), len(input_ids), []
     for first in range(0, captions, batch_size):
         rows = slice(first, first + batch_size)
         own = pixel_values[rows] if pictures == captions else pixel_values

@@ -1,10 +1,12 @@
 """RISE: randomised input sampling for explanation (Petsiuk, Das and Saenko, BMVC 2018)."""
 
 from collections.abc import Iterator, Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, cosine_similarity, interpolate
+from tqdm import tqdm
 
 from nib.checks import check_count
 from nib.clip import HookedCLIP
@@ -61,8 +63,8 @@ def rise(
         check_count(name, value)
     if text_cells is not None:
         check_count("text_cells", text_cells)
-    if not 0 < p <= 1:
-        raise ValueError(f"p must be in (0, 1], got {p}")
+    if not isinstance(p, Real) or not 0 < p <= 1:
+        raise ValueError(f"p must be in (0, 1], got {p!r}")
     patch = clip.image.patch
 
     def explain(pixel_values, input_ids, attention_mask):
@@ -138,7 +140,7 @@ def _score_image(
 ) -> tuple[PixelScores, Tensor]:
     """Sum similarity * mask at each pixel, (pairs, height, width), and the masks, (height, width)."""
     total, kept = 0.0, 0.0
-    for chunk in masks:  # (masks, height, width)
+    for chunk in tqdm(masks, desc="rise", unit="batch of masks", delay=3, leave=False):  # (masks, height, width)
         chunk = chunk.to(pixel_values)
         masked = (chunk[:, None, None] * pixel_values).flatten(0, 1)  # (masks * pictures, channels, height, width)
         embeds = clip.image.embed(masked).unflatten(0, (len(chunk), -1))  # (masks, 1 or pairs, embed)

@@ -64,6 +64,7 @@ def summarise(values: pd.DataFrame, by: str | Sequence[str]) -> pd.DataFrame:
         raise KeyError(f"the table has no column {', '.join(missing)}; it has {', '.join(values.columns)}")
     rows = []
     for key, group in values.groupby(by, sort=False, dropna=False):
+        _check_ids(group, dict(zip(by, key)), values.columns)
         found = group["value"].dropna().to_numpy()
         hit = _find_hit(found, by, key)
         interval = bootstrap_interval if hit is None else partial(_wilson_interval, hit=hit)
@@ -99,6 +100,8 @@ def compare(values: pd.DataFrame, by: Sequence[str], column: str = "method", ref
         raise ValueError(f"the reference must be one of {sorted(set(values[column]))}, got {reference!r}")
     rows = []
     for key, group in values.groupby(list(by), sort=False, dropna=False):
+        for method, own in group.groupby(column, sort=False, dropna=False):
+            _check_ids(own, dict(zip(by, key)) | {column: method}, values.columns)
         table = group.pivot(index="id", columns=column, values="value")
         if reference not in table:
             continue
@@ -114,6 +117,15 @@ def compare(values: pd.DataFrame, by: Sequence[str], column: str = "method", ref
             rows.append({**names, "n": len(first), "difference": (first - second).mean(), **compared})
     frame = pd.DataFrame(rows, columns=[*by, column, "n", "difference", "low", "high", "p"])
     return frame.assign(p_holm=holm(frame["p"].to_numpy(float)))
+
+
+def _check_ids(group: pd.DataFrame, key: dict, columns: Sequence[str]) -> None:
+    """Raise a ValueError where a pair occurs twice in a group: the group mixes settings, and n counts twice."""
+    if "id" in group and group["id"].duplicated().any():
+        twice = group["id"][group["id"].duplicated()].iloc[0]
+        others = [name for name in columns if name not in ("id", "value", *key)]
+        varies = [name for name in others if group[name].map(repr).nunique() > 1] or "nothing"
+        raise ValueError(f"{key} holds pair {twice!r} more than once: its rows differ in {varies}; group by it")
 
 
 def holm(p: np.ndarray) -> np.ndarray:

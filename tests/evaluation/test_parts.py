@@ -27,9 +27,9 @@ def test_what_is_written_is_read_to_the_bit(frame, tmp_path):
 
 
 def test_the_same_table_gives_the_same_file(frame, tmp_path):
-    for name in ("first", "second"):
+    for name in ("first.parquet", "second.parquet"):
         save_table(frame.sample(frac=1, random_state=0).sort_values("id"), tmp_path / name)
-    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+    assert (tmp_path / "first.parquet").read_bytes() == (tmp_path / "second.parquet").read_bytes()
 
 
 def test_a_table_is_replaced(frame, tmp_path):

@@ -39,7 +39,7 @@ def test_center_is_a_gaussian_and_a_triangle(clip, pixel_values, tokens):
 
 
 def test_center_rejects_a_bad_width(clip, pixel_values, tokens):
-    with pytest.raises(ValueError, match="sigma must be more than 0, got 0"):
+    with pytest.raises(ValueError, match="sigma must be more than 0 and finite, got 0"):
         nib.METHODS["center"](clip, pixel_values, **tokens, sigma=0)
 
 

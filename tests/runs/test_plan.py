@@ -193,7 +193,7 @@ def test_a_run_is_named_after_what_the_modules_do_not_after_what_they_say(packag
 def test_nothing_that_computes_imports_what_draws():
     """Numbers would depend on `plotting`, which their hash leaves out."""
     uses = {path.stem for path in ROOT.glob("nib/**/*.py") if "nib.plotting" in path.read_text()}
-    assert uses <= {"__init__", "charts", "result", "attribution"}
+    assert uses <= {"__init__", "charts", "interaction", "attribution"}
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/grids/*.yaml")), ids=lambda path: path.stem)
@@ -214,7 +214,9 @@ def test_the_embedded_profile_is_the_notebooks_own_parameters():
 @pytest.fixture
 def profiles(tmp_path, monkeypatch):
     monkeypatch.setattr("runs.plan.PROFILES", tmp_path)
-    (tmp_path / "own.yaml").write_text("common:\n  rows: 5\n  not_declared: 1\ntiny:\n  factor: 2\nother:\n  x: 1\n")
+    (tmp_path / "own.yaml").write_text(
+        "common:\n  rows: 5\n  not_declared: 1\ntiny:\n  factor: 2\n00_quickstart:\n  x: 1\n"
+    )
     (tmp_path / "more.yaml").write_text("extends: own\ntiny: {rows: 6}\n")
     return tmp_path
 
