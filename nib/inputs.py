@@ -208,10 +208,10 @@ def _encode(clip: HookedCLIP, caption: Caption, truncate: bool):
         encoding = clip.tokenizer(caption, return_offsets_mapping=True, truncation=True, max_length=clip.context_length)
     kinds = ("bos", "eos", "pad", "cls", "sep", "mask")  # CLIP's end token is its unknown one, too
     specials = {getattr(clip.tokenizer, f"{kind}_token_id", None) for kind in kinds}
-    inner = encoding["input_ids"][clip.text.begin_tokens : -1]
-    if found := [token for token in inner if token in specials]:
+    found = [token for token in encoding["input_ids"] if token in specials]
+    if len(found) > clip.tokenizer.num_special_tokens_to_add():  # more than the tokenizer itself puts at the ends
         named = ", ".join(dict.fromkeys(clip.tokenizer.convert_ids_to_tokens(found)))
-        raise ValueError(f"a caption must not hold special tokens of the tokenizer, got {named} in {shorten(caption)}")
+        raise ValueError(f"a caption must not hold special tokens of the tokenizer, {named}, got {shorten(caption)}")
     spans: dict[int, tuple[int, int]] = {}
     for word, (start, end) in zip(encoding.word_ids(), encoding["offset_mapping"]):
         if word is not None:

@@ -11,10 +11,11 @@ import pytest
 from conftest import make_config, randomise
 from hub import client_environment, serve
 from hub_data import write_all
-from transformers import CLIPImageProcessorPil, CLIPModel
+from transformers import CLIPImageProcessorPil, CLIPModel, SiglipConfig, SiglipImageProcessorPil, SiglipModel
 
 ROOT = Path(__file__).parents[1]
 MODEL = "openai/clip-vit-base-patch32"
+SIGLIP = "google/siglip-base-patch32-224"
 PATHS = sorted(ROOT.glob("notebooks/[0-9]*.ipynb"))
 
 
@@ -28,7 +29,16 @@ def hub(tmp_path_factory, tokenizer):
     randomise(CLIPModel(config)).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     CLIPImageProcessorPil().save_pretrained(folder / "model")
-    with serve({MODEL: folder / "model"}, write_all(folder / "data")) as url:
+    narrow = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=12, num_attention_heads=4)
+    sides = dict(
+        text_config=narrow | dict(vocab_size=len(tokenizer), max_position_embeddings=32, pad_token_id=1330),
+        vision_config=narrow | dict(image_size=224, patch_size=32),
+    )
+    randomise(SiglipModel(SiglipConfig(**sides))).save_pretrained(folder / "siglip")
+    tokenizer.save_pretrained(folder / "siglip")
+    SiglipImageProcessorPil(size={"height": 224, "width": 224}).save_pretrained(folder / "siglip")
+    models = {MODEL: folder / "model", SIGLIP: folder / "siglip"}
+    with serve(models, write_all(folder / "data")) as url:
         yield url
 
 
@@ -64,6 +74,19 @@ def test_the_table_of_all_methods_and_its_published_values(hub, project):
     row = published[(published.dataset == "flickr8k") & (published.method == "nib") & (published.metric == "text_drop")]
     assert set(row.published) == {0.4562}  # Table 2 of the paper
     assert set(published.dataset) == set(summary.dataset)
+
+
+def test_a_siglip_runs_in_the_place_of_the_papers_clip(hub, project):
+    environment = os.environ | client_environment(hub, project / "hf") | {"PYTHONPATH": str(project)}
+    command = [sys.executable, "-m", "runs", "notebooks/04_quantitative.ipynb", "--profile", "paper_trial"]
+    chosen = ["-p", "model", SIGLIP, "-p", "protocols", "[paper]", "-p", "methods", "[nib, chefer, legrad, random]"]
+    command += [*chosen, "--figures", "figures/siglip"]
+    done = subprocess.run(command, env=environment, cwd=project, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
+    summary = pd.read_csv(project / "figures/siglip/04_quantitative.csv")
+    assert set(summary.method) == {"nib", "chefer", "legrad", "random"}
+    assert set(summary.protocol) == {"paper"}
+    assert summary[~summary.metric.str.endswith("relative")]["mean"].notna().all()
 
 
 @pytest.mark.slow
