@@ -376,6 +376,8 @@ def _siglip_text(model: nn.Module, tokenizer=None) -> TextTower:
     text, config = model.text_model, model.text_model.config
     padding = config.pad_token_id if tokenizer is None else tokenizer.pad_token_id
     end = padding if tokenizer is None else tokenizer.eos_token_id  # the published configs name no such ids
+    if padding is None:
+        raise ValueError("a SigLIP sees its padding, so its tokenizer must have a padding token, and this one has none")
 
     def find_end(input_ids):
         """Find the last token that is no padding, or the first padding where that is what ends a caption."""

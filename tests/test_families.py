@@ -203,3 +203,10 @@ def test_default_layers_follow_each_tower():
     assert clip.layers(None, later=1) == (3, 2)  # there is none after it that could be cut
     picture = Image.new("RGB", (53, 53), "red")
     assert nib.attribute(clip, picture, "a dog", n_steps=1).parameters["layer"] == (3, 2)
+
+
+def test_a_siglip_without_a_padding_token_is_refused():
+    clip = build("siglip, end apart")
+    clip.tokenizer.pad_token = None
+    with pytest.raises(ValueError, match="must have a padding token, and this one has none"):
+        nib.HookedCLIP(clip.model, clip.tokenizer)
