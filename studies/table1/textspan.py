@@ -6,8 +6,7 @@ norm is linear once its standard deviation is taken as it is, so the embedding i
 
     sum over layers, heads and tokens of attention contributions + sum over layers of MLPs + input + bias.
 
-What a head does through later blocks counts for those. Left out:
-mean-ablation of MLPs and of early layers, the pool of 3498 sentences, the removal of spurious heads.
+What a head does through later blocks counts for those. Left out: mean-ablation, the pool of 3498 sentences, spurious heads.
 """
 
 from dataclasses import dataclass
@@ -55,8 +54,7 @@ def decompose(clip: HookedCLIP, pixel_values: PixelValues) -> Parts:
     if not hasattr(getattr(vision, "embeddings", None), "class_embedding"):
         raise ValueError(f"TEXTSPAN takes a class token apart: {type(clip.model).__name__} has none")
     # Asking the model for its hidden states would leave hooks on it.
-    layers = range(len(vision.encoder.layers) + 1)
-    states = [clip.image.split(pixel_values, layer).hidden_states for layer in layers]  # (batch, tokens, width) each
+    states = [clip.image.split(pixel_values, at).hidden_states for at in range(len(vision.encoder.layers) + 1)]
     attention, mlps, biases = [], [], []
     for block, before in zip(vision.encoder.layers, states):
         written, bias = _attention(block.self_attn, block.layer_norm1(before))
