@@ -6,7 +6,7 @@ norm is linear once its standard deviation is taken as it is, so the embedding i
 
     sum over layers, heads and tokens of attention contributions + sum over layers of MLPs + input + bias.
 
-What a head does through later blocks counts for those. Left out: mean-ablation, the pool of 3498 sentences, spurious heads.
+What a head does through later blocks counts for those. Left out: mean-ablation, the pool of 3498 sentences.
 """
 
 from dataclasses import dataclass
