@@ -2,7 +2,7 @@
 
     python -m benchmarks.families  # verifies each, and writes the table of docs/models.md anew
 
-Exports `FAMILIES`, `SIZES`, `CAPTIONS`, `build` and `draw_pictures`; the tests run on these models too.
+Exports `FAMILIES`, `SIZES`, `CAPTIONS`, `build`, `randomise` and `draw_pictures`; the tests run on these models too.
 """
 
 import sys
@@ -30,7 +30,7 @@ from transformers import (
     SiglipConfig,
     SiglipImageProcessorPil,
     SiglipModel,
-)  # fmt: skip
+)
 
 import nib
 from nib.inputs import to_tokens
@@ -40,6 +40,8 @@ WORDS = ["a", "dog", "cat", "next", "to", "the", "on", "grass", "red", "hippopot
 CAPTIONS = ["a dog next to a dog on the grass", "cat", "a red hippopotamus in the snow"]  # repeated, one word, padded
 SIZES = {"small": (3, 2, 32, 36), "large": (4, 3, 48, 53)}  # image blocks, text blocks, width, side: 53 is no multiple
 PATCH, CONTEXT = 12, 14
+FEW = {"rise": dict(n_masks=4, text_masks=4), "m2ib": dict(n_steps=2, n_noise=1), "agi": dict(n_steps=1)}
+FEW |= {"lime": dict(n_samples=4)}
 START, END = "<!-- written by `python -m benchmarks.families` -->", "<!-- end -->"
 
 
@@ -72,7 +74,7 @@ def _clip_like(config, model):
     return make
 
 
-def _bert_like(config, model, **text):
+def _bert_like(config, model):
     def make(size):
         tokenizer = _tokenizer("<begin>", "<end>", "<pad>")
         width = {"project_dim": 24} if config is AltCLIPConfig else {}
@@ -121,7 +123,7 @@ def build(family: str, size: str = "small") -> nib.HookedCLIP:
     else:
         edge = {"shortest_edge": side} if processor is CLIPImageProcessorPil else {"height": side, "width": side}
         options = dict(size=edge, crop_size=side) if processor is CLIPImageProcessorPil else dict(size=edge)
-    model = _randomise(model).double()
+    model = randomise(model).double()
     return nib.HookedCLIP(model, tokenizer, processor(**options))
 
 
@@ -132,12 +134,12 @@ def draw_pictures(clip: nib.HookedCLIP, size: str, n: int = 3) -> torch.Tensor:
     return torch.randn(n, 3, height, width, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
 
-def _randomise(model: torch.nn.Module) -> torch.nn.Module:
-    """Redraw all weights; norms stay near one."""
-    generator = torch.Generator().manual_seed(0)
+def randomise(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Redraw all weights at a scale at which blocks and layer norms matter; norms stay near one."""
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
+            noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
             is_norm = "norm" in name.lower() or "_LN" in name
             parameter.copy_(0.25 * noise + (is_norm and name.endswith("weight")))
     return model
@@ -156,9 +158,8 @@ def tabulate() -> str:
             rows += verify(clip)
             ids, mask, _ = to_tokens(clip, CAPTIONS)
             for name, method in nib.METHODS.items():
-                options = {"rise": dict(n_masks=4, text_masks=4), "m2ib": dict(n_steps=2, n_noise=1)}.get(name, {})
                 try:
-                    method(clip, draw_pictures(clip, size), ids, mask, **options)
+                    method(clip, draw_pictures(clip, size), ids, mask, **FEW.get(name, {}))
                     runs.append(name)
                 except ValueError as error:
                     refused[name] = str(error)

@@ -118,52 +118,59 @@ def interactions(
     captions = [text] if single else list(text)
     if not captions:
         raise ValueError("text must be at least one caption, got none")
-    image_layer, text_layer = clip.layers(layer)
+    layers = clip.layers(layer)
     path = dict(n_steps=n_steps, rule=quadrature, lambda_min=lambda_min)
     place_nodes(quadrature, n_steps, lambda_min)  # checks them
-    input_ids, attention_mask, described = to_tokens(clip, captions)
+    tokens = to_tokens(clip, captions)
     pixel_values = to_pixel_values(clip, image)
-    cut, found = clip.image.split(pixel_values, image_layer), []
+    with clip.lock:
+        found = _take_apart(clip, pixel_values, tokens, layers, path, batch_size)
+    for result, caption in zip(found, captions):
+        result.text = caption if isinstance(caption, str) else " ".join(result.words)
+    return found[0] if single else found
+
+
+def _take_apart(clip: HookedCLIP, pixel_values, tokens, layers: tuple[int, int], path: dict, batch_size: int) -> list:
+    """Return the interactions of one picture with each caption."""
+    (input_ids, attention_mask, described), found = tokens, []
     with open_attention(clip):  # a form of attention that forward mode can differentiate
-        of_texts = clip.text.split(input_ids, text_layer, attention_mask)
-        word_vectors = []
-        for row, (_, word_ids, words) in enumerate(described):
-            groups = _group(word_ids, len(words), of_texts.real[row])
-            word_vectors.append(_integrate_words(of_texts[row : row + 1], groups, path, batch_size))
-        text_ends, text_starts = (_embed_ends(of_texts, at) for at in (1.0, lambda_min))
-    image_end, image_start = (_embed_ends(cut, at)[0] for at in (1.0, lambda_min))
-    targets = torch.cat(word_vectors)[None]  # (1, all words, embed)
-    every, _ = integrate(cut, targets, batch_size=batch_size, compare=dot, **path)  # (1, all words, tokens)
-    for row, vectors in enumerate(word_vectors):
-        scores, every = every[:, : len(vectors)], every[:, len(vectors) :]
-        norms = image_end.norm() * text_ends[row].norm()
-        patches, class_scores = clip.image.to_grid(scores[0] / norms, clip.grid(pixel_values))
-        class_scores = torch.zeros(len(vectors)).to(patches) if class_scores is None else class_scores
-        image_change, text_change = image_end - image_start, text_ends[row] - text_starts[row]
+        of_texts = clip.text.split(input_ids, layers[1], attention_mask)
+        groups = [_group(ids, len(words), real) for (_, ids, words), real in zip(described, of_texts.real)]
+        vectors = [_integrate_words(of_texts[row : row + 1], own, path, batch_size) for row, own in enumerate(groups)]
+        text_ends = [_embed_ends(of_texts, at) for at in (path["lambda_min"], 1.0)]
+    of_image = clip.image.split(pixel_values, layers[0])
+    image_ends = [_embed_ends(of_image, at)[0] for at in (path["lambda_min"], 1.0)]
+    targets = torch.cat(vectors)[None]  # (1, all words, embed)
+    every, _ = integrate(of_image, targets, batch_size=batch_size, compare=dot, **path)  # (1, all words, tokens)
+    picture, grid = to_picture(clip, pixel_values), clip.grid(pixel_values)
+    for row, scores in enumerate(every.split([len(part) for part in vectors], 1)):
+        (image_start, image_end), (text_start, text_end) = image_ends, (ends[row] for ends in text_ends)
+        norms = image_end.norm() * text_end.norm()
+        patches, class_scores = clip.image.to_grid(scores[0] / norms, grid)
+        class_scores = patches.new_zeros(len(patches)) if class_scores is None else class_scores
         anchors = {
-            "image": float(image_start @ text_change / norms),
-            "text": float(image_change @ text_starts[row] / norms),
-            "both": float(image_start @ text_starts[row] / norms),
+            "image": float(image_start @ (text_end - text_start) / norms),
+            "text": float((image_end - image_start) @ text_start / norms),
+            "both": float(image_start @ text_start / norms),
         }
-        similarity = float(image_end @ text_ends[row] / norms)
-        total = float(scores.sum() / norms) + sum(anchors.values())
+        similarity = float(image_end @ text_end / norms)
+        gap = float(scores.sum() / norms) + sum(anchors.values()) - similarity
         patches, class_scores = patches.double().cpu().numpy(), class_scores.double().cpu().numpy()
-        words, caption = described[row][2], captions[row]
         found.append(
             Interactions(
-                words=words,
+                words=described[row][2],
                 scores=patches[:-1],
                 class_scores=class_scores[:-1],
                 other_scores=patches[-1],
                 other_class_score=float(class_scores[-1]),
                 anchors=anchors,
-                gap=total - similarity,
+                gap=gap,
                 similarity=similarity,
-                picture=to_picture(clip, pixel_values),
-                text=caption if isinstance(caption, str) else " ".join(words),
+                picture=picture,
+                text="",
             )
         )
-    return found[0] if single else found
+    return found
 
 
 def _group(word_ids: list[int | None], n_words: int, real: Tensor) -> Tensor:

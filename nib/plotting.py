@@ -137,7 +137,7 @@ def plot_methods(
         columns: panels in a row.
     """
     rows = -(-len(scores) // columns)
-    figure = new_figure(2.2 * columns, 3.5 * rows)
+    figure = new_figure(1.9 * columns, 3.0 * rows)
     panels = figure.subfigures(rows, columns, squeeze=False).flat
     for panel, (method, (image_scores, word_scores)) in zip(panels, scores.items()):
         upper, lower = panel.subplots(2, 1, height_ratios=(2.2, 1))

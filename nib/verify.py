@@ -4,7 +4,7 @@
     python -m nib.verify google/siglip2-base-patch16-224 --image photo.jpg --text "a red car"
     python -m nib.verify path/to/model --json
 
-Exports `verify`. The exit code is 1 when a check fails. Sums are compared in float64.
+Exports `verify` and `integrate_plainly`. The exit code is 1 when a check fails. Sums are compared in float64.
 """
 
 import argparse
@@ -130,7 +130,7 @@ def _narrow(tower: Tower, layer: int, node: float) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def _integrate_plainly(tower: Tower, inputs, mask, targets, layer: int, n_steps: int) -> Tensor:
+def integrate_plainly(tower: Tower, inputs, mask, targets, layer: int, n_steps: int) -> Tensor:
     """Sum z . dF(lambda z) over right Riemann nodes by autograd in the model's own forward: (batch, tokens)."""
     total = torch.zeros((), dtype=targets.dtype, device=targets.device)
     for step in range(1, n_steps + 1):
@@ -150,7 +150,7 @@ def _check_integral(clip, pixel_values, input_ids, attention_mask, n_steps: int,
         targets = embeds["text" if side == "picture" else "picture"]
         split = tower.split(inputs, None, mask)
         found, _ = integrate(split, targets[:, None], n_steps)
-        plain = _integrate_plainly(tower, inputs, mask, targets, split.layer, n_steps)
+        plain = integrate_plainly(tower, inputs, mask, targets, split.layer, n_steps)
         add(f"{side}: NIB less a hook in the model's own forward, largest", (found[:, 0] - plain).abs().max(), EXACT)
         one, goal = split[:1], targets[:1]
         explain = IntegratedGradients(lambda z, one=one, goal=goal: cosine_similarity(one(z), goal.expand(len(z), -1)))

@@ -1,6 +1,6 @@
 """Ask whether negative scores are evidence against a pair.
 
-Exports `signed_mass`, `lowest`, `at_random`, `patch_removal`, `word_removal` and `REMOVALS`. Figure 1 of the NIB
+Exports `signed_mass`, `lowest`, `at_random`, `patch_removal` and `word_removal`. Figure 1 of the NIB
 paper shows negative scores on what a prompt does not name. `signed_mass` says how much of a map lies
 there, for and against apart. If such a score is evidence, then the similarity must rise when what
 bears it is taken away, and more than when anything else is: `lowest` and `at_random` choose what to
@@ -16,7 +16,7 @@ from torch.nn.functional import cosine_similarity
 from nib.checks import check_count
 from nib.clip import HookedCLIP
 from nib.inputs import to_tokens
-from nib.metrics.faithfulness import leave_out, paint_out
+from nib.metrics.faithfulness import REMOVALS
 from nib.metrics.localisation import put_on_masks
 from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PairValues, PixelValues
 
@@ -144,9 +144,6 @@ def patch_removal(
     after = [REMOVALS[removal](clip, pixel_values[part], patches) for part, patches in chunks]
     before = [clip.image.embed(part) for part in pixel_values.split(batch_size)]
     return _compare(torch.cat(before), torch.cat(after), clip.text.embed(input_ids, attention_mask))
-
-
-REMOVALS = {"mean_colour": paint_out, "left_out": leave_out}
 
 
 @torch.no_grad()

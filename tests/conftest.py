@@ -11,6 +11,7 @@ from tiny import write_notebook
 from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
 import nib
+from benchmarks.families import randomise
 
 torch.set_num_threads(1)  # tensors this small are not worth sharing, and waiting threads burn time
 
@@ -27,16 +28,6 @@ def make_config(eos_token_id: int = 1330, **vision) -> CLIPConfig:
         vision_config=dict(image_size=60, patch_size=12, **shared) | vision,
         projection_dim=16,
     )
-
-
-def randomise(model: CLIPModel, seed: int = 0) -> CLIPModel:
-    """Redraw all weights at a scale at which blocks and layer norms matter."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-            parameter.copy_(0.25 * noise + ("norm" in name and name.endswith("weight")))
-    return model
 
 
 @pytest.fixture(scope="session")

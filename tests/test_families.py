@@ -12,6 +12,7 @@ from torch.testing import assert_close
 import nib
 from benchmarks.families import CAPTIONS, FAMILIES, SIZES, build, draw_pictures
 from nib.inputs import to_tokens
+from nib.verify import integrate_plainly
 
 PRECISE = dict(atol=1e-8, rtol=0)
 CASES = [(family, size) for family in FAMILIES for size in SIZES]
@@ -22,42 +23,6 @@ def case(request):
     clip = build(*request.param)
     input_ids, attention_mask, _ = to_tokens(clip, CAPTIONS)
     return clip, draw_pictures(clip, request.param[1]), input_ids, attention_mask
-
-
-def embed(clip, side, inputs, mask, scale=None, layer=0):
-    """Embed by the model's own forward; `scale` multiplies what enters block `layer`."""
-    tower = getattr(clip, side)
-    if scale is None:
-        return tower.encode(inputs, mask).pooler_output
-
-    def narrow(module, args, kwargs):
-        if args:
-            return (scale(args[0]), *args[1:]), kwargs
-        return args, kwargs | {"hidden_states": scale(kwargs["hidden_states"])}
-
-    handle = tower.blocks[layer].register_forward_pre_hook(narrow, with_kwargs=True)
-    try:
-        return tower.encode(inputs, mask).pooler_output
-    finally:
-        handle.remove()
-
-
-def integrate_plainly(clip, side, inputs, mask, target, layer, n_steps):
-    """Sum z . dF(lambda z) over right Riemann nodes, by autograd through a hook in the model's own forward."""
-    total = 0.0
-    for step in range(1, n_steps + 1):
-        states = []
-
-        def scale(z, step=step, states=states):
-            states.append((z.detach(), (step / n_steps * z.detach()).requires_grad_()))
-            return states[0][1]
-
-        with torch.enable_grad():
-            similarity = cosine_similarity(embed(clip, side, inputs, mask, scale, layer), target)
-        (z, narrowed), *_ = states
-        (gradient,) = torch.autograd.grad(similarity.sum(), narrowed)
-        total = total + (z * gradient).sum(-1) / n_steps
-    return total
 
 
 def test_cut_and_joined_it_is_the_models_own(case):
@@ -73,9 +38,9 @@ def test_nib_is_the_integral_in_the_models_own_forward(case):
     clip, pictures, ids, mask = case
     layers = [len(tower.blocks) // 2 for tower in (clip.image, clip.text)]
     found = nib.METHODS["nib"](clip, pictures, ids, mask, layer=tuple(layers), n_steps=4)
-    images, texts = embed(clip, "image", pictures, None), embed(clip, "text", ids, mask)
-    of_image = integrate_plainly(clip, "image", pictures, None, texts, layers[0], 4)
-    of_text = integrate_plainly(clip, "text", ids, mask, images, layers[1], 4)
+    images, texts = clip.image.embed(pictures), clip.text.embed(ids, mask)
+    of_image = integrate_plainly(clip.image, pictures, None, texts, layers[0], 4)
+    of_text = integrate_plainly(clip.text, ids, mask, images, layers[1], 4)
     real, _ = clip.text.locate(ids, mask)
     patches, class_score = clip.image.to_grid(of_image, clip.grid(pictures))
     assert_close(found.image, patches, **PRECISE)
@@ -155,9 +120,9 @@ def test_words_and_the_rest_add_up(case):
 def test_the_model_is_left_as_it_was(case):
     clip, pictures, ids, mask = case
     before = {name: value.clone() for name, value in clip.model.state_dict().items()}
-    expected = embed(clip, "text", ids, mask)
+    expected = clip.text.embed(ids, mask)
     nib.METHODS["chefer"](clip, pictures, ids, mask)
-    assert torch.equal(embed(clip, "text", ids, mask), expected)
+    assert torch.equal(clip.text.embed(ids, mask), expected)
     assert all(torch.equal(value, before[name]) for name, value in clip.model.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in clip.model.modules())
 
@@ -175,7 +140,7 @@ def test_naflex_takes_pictures_of_any_shape_and_gives_their_own_grid():
         names = ("pixel_values", "pixel_attention_mask", "spatial_shapes")
         patches, padding, shapes = (made[name] for name in names)
         own = clip.model.get_image_features(patches.double(), pixel_attention_mask=padding, spatial_shapes=shapes)
-        text = embed(clip, "text", *to_tokens(clip, ["a red dog"])[:2])
+        text = clip.text.embed(*to_tokens(clip, ["a red dog"])[:2])
         similarity = cosine_similarity(own.pooler_output, text).item()
         assert abs(similarity - result.similarity) < 1e-6
         assert tuple(shapes[0].tolist()) == result.image_scores.shape

@@ -54,7 +54,7 @@ def test_outputs_are_there_and_not_older_than_the_code(path):
         assert output.output_type != "error"
         assert output.get("name") != "stderr"
         image = output.get("data", {}).get("image/png", "")
-        assert len(image) * 3 / 4 < 400e3
+        assert len(image) * 3 / 4 < 300e3
 
 
 @all_notebooks

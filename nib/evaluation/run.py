@@ -129,7 +129,8 @@ def evaluate(
                 bar.set_description(setting["method"], refresh=False)
                 if batch is not None:
                     work = Work(clip, batch, setting, protocols, list(metrics))
-                    found.append(work.measure() if parts is None else parts.get(work))
+                    with clip.lock:  # methods switch the kind of attention, and hook the model
+                        found.append(work.measure() if parts is None else parts.get(work))
                 bar.update()
     if skipped:
         named = ", ".join(f"{entry['id']} ({entry['reason']})" for entry in skipped[:5])
@@ -162,8 +163,7 @@ class Work:
             scores = self.batch.true_masks(self.clip)
         else:
             function, parameters = check_method(self.clip, method, parameters)  # fills in a preset
-            with self.clip.lock:
-                scores = function(self.clip, *self.batch.arguments(), **parameters)
+            scores = function(self.clip, *self.batch.arguments(), **parameters)
         shared = {}  # the same under every protocol
         if "localisation" in self.metrics:
             image, masks = scores.image_map.cpu(), self.batch.masks

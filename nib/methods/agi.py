@@ -9,7 +9,7 @@ from torch.nn.functional import avg_pool2d, cosine_similarity, normalize
 from nib.checks import check_count, check_number
 from nib.clip import HookedCLIP
 from nib.methods.gradients import token_embeddings
-from nib.methods.pairs import check_pairs, real_tokens, to_scores
+from nib.methods.pairs import check_pairs, to_scores
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, Embeds, InputIds, PairValues, PixelValues
 
@@ -72,7 +72,7 @@ def agi(
             embed_text, token_embeddings(clip, ids), image_embeds[rows], to_images[:, rows], n_steps, step_size
         )
         patches = avg_pool2d(pixels[:, None], patch)[:, 0] * patch**2
-        real = real_tokens(text, mask)
+        real = text.real
         parts.append(to_scores(clip, own, real, similarity[rows], patches, tokens.sum(-1)))
     return Scores.join(parts)
 

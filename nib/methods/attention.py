@@ -15,7 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 from nib.clip import HookedCLIP
-from nib.methods.pairs import cut, over_pairs, real_tokens, to_scores
+from nib.methods.pairs import cut, over_pairs, to_scores
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, InputIds, PairValues, PixelValues
 from nib.towers import Split, Tower
@@ -135,7 +135,7 @@ def explain_attention(
         image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
         similarity, of_image, of_text = attention_gradients(clip, image, text)
         image_scores, text_scores = _row(relevance(*of_image), image), _row(relevance(*of_text), text)
-        real = real_tokens(text, attention_mask)
+        real = text.real
         return to_scores(clip, pixel_values, real, similarity, image_scores, text_scores)
 
     with open_attention(clip):

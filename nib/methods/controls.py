@@ -11,7 +11,7 @@ from torch.nn.functional import cosine_similarity
 
 from nib.checks import check_number
 from nib.clip import HookedCLIP
-from nib.methods.pairs import cut, over_pairs, real_tokens, to_scores
+from nib.methods.pairs import cut, over_pairs, to_scores
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, HiddenStates, InputIds, PixelValues, TokenScores
 
@@ -112,7 +112,7 @@ def objectness(
     def explain(pixel_values, input_ids, attention_mask):
         image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
         similarity = cosine_similarity(image(image.hidden_states), text(text.hidden_states))
-        real = real_tokens(text, attention_mask)
+        real = text.real
         words, grid = clip.text.words(input_ids, attention_mask), clip.grid(pixel_values)
         patches = clip.image.from_grid(real.new_ones(len(image), *grid), False)
         of_image, of_text = (
@@ -159,7 +159,7 @@ def _explain_blindly(clip, pixel_values, input_ids, attention_mask, draw, batch_
         layers = len(clip.image.blocks), len(clip.text.blocks)
         image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
         similarity = cosine_similarity(image(image.hidden_states), text(text.hidden_states))
-        real = real_tokens(text, attention_mask)
+        real = text.real
         words, size = clip.text.words(input_ids, attention_mask), (len(text), *clip.grid(pixel_values))
         patches, scores = draw(pixel_values, input_ids, real, words, size)
         return to_scores(clip, pixel_values, real, similarity, patches.to(similarity), scores.to(similarity))

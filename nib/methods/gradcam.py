@@ -5,7 +5,7 @@ from torch import Tensor
 
 from nib.clip import HookedCLIP
 from nib.methods.gradients import similarity_gradients
-from nib.methods.pairs import cut, over_pairs, real_tokens, to_scores
+from nib.methods.pairs import cut, over_pairs, to_scores
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, InputIds, PixelValues
 
@@ -46,7 +46,7 @@ def gradcam(
         image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
         states = image.hidden_states, text.hidden_states
         similarity, *gradients = similarity_gradients(image, text, *states)
-        real = real_tokens(text, attention_mask)
+        real = text.real
         if pool_gradients:
             patches = clip.image.from_grid(real.new_ones(len(real), *clip.grid(pixel_values)), False)
             gradients = [_average(gradient, places) for gradient, places in zip(gradients, (patches, real))]

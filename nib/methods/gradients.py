@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from nib.clip import HookedCLIP
-from nib.methods.pairs import over_pairs, real_tokens, to_scores
+from nib.methods.pairs import over_pairs, to_scores
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, HiddenStates, InputIds, PairValues, PixelValues
 
@@ -64,7 +64,7 @@ def explain_inputs(
 
         similarity, *gradients = similarity_gradients(clip.image.embed, embed_text, pixels, tokens)
         scores = score(pixels, tokens, *gradients)
-        return to_scores(clip, pixel_values, real_tokens(text, attention_mask), similarity, *scores)
+        return to_scores(clip, pixel_values, text.real, similarity, *scores)
 
     return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
 

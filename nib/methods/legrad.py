@@ -6,7 +6,7 @@ from torch.nn.functional import cosine_similarity
 from nib.checks import check_count
 from nib.clip import HookedCLIP
 from nib.methods.attention import open_attention, record
-from nib.methods.pairs import cut, over_pairs, real_tokens, to_scores
+from nib.methods.pairs import cut, over_pairs, to_scores
 from nib.methods.scores import Scores
 from nib.pooling_head import run_open
 from nib.shapes import AttentionMask, Embeds, InputIds, PixelValues, TokenScores
@@ -46,7 +46,7 @@ def legrad(
             image_embeds, text_embeds = image(image.hidden_states), text(text.hidden_states)
         similarity = cosine_similarity(image_embeds, text_embeds)
         image_scores, text_scores = _add_up(image, text_embeds), _add_up(text, image_embeds)
-        real = real_tokens(text, attention_mask)
+        real = text.real
         return to_scores(clip, pixel_values, real, similarity, image_scores, text_scores)
 
     with open_attention(clip):

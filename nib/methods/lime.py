@@ -9,7 +9,7 @@ from torch.nn.functional import cosine_similarity
 from nib.checks import check_count, check_number
 from nib.clip import HookedCLIP
 from nib.methods.gradients import token_embeddings
-from nib.methods.pairs import over_pairs, real_tokens, to_scores
+from nib.methods.pairs import over_pairs, to_scores
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, InputIds, PairValues, PixelValues
 
@@ -86,7 +86,7 @@ def lime(
 
             of_text[row, inner] = fit(of_words, tokens[own, inner], features)
         similarity = cosine_similarity(image_embeds, text_embeds)
-        real = real_tokens(text, attention_mask)
+        real = text.real
         return to_scores(clip, pixel_values, real, similarity, torch.stack(of_image), of_text)
 
     return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)

@@ -6,7 +6,7 @@ from torch.nn.functional import cosine_similarity, logsigmoid
 
 from nib.checks import check_count, check_number
 from nib.clip import HookedCLIP
-from nib.methods.pairs import cut, over_pairs, real_tokens, to_scores
+from nib.methods.pairs import cut, over_pairs, to_scores
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, Embeds, HiddenStates, InputIds, PixelValues, TokenScores
 from nib.towers import Split
@@ -74,7 +74,7 @@ def m2ib(
         image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
         with torch.no_grad():
             image_embeds, text_embeds = image(image.hidden_states), text(text.hidden_states)
-        real = real_tokens(text, attention_mask)
+        real = text.real
         every = real.new_ones(image.hidden_states.shape[:2])
         scores = []
         for split, targets, tokens in ((image, text_embeds, every), (text, image_embeds, real)):

@@ -9,7 +9,7 @@ from torch.nn.functional import cosine_similarity
 from nib.checks import check_count, check_number
 from nib.clip import HookedCLIP
 from nib.methods.gradients import token_embeddings
-from nib.methods.pairs import cut, over_pairs, real_tokens, to_scores
+from nib.methods.pairs import cut, over_pairs, to_scores
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, Embeds, HiddenStates, InputIds, PixelValues, TokenScores
 
@@ -56,7 +56,7 @@ def mfaba(
         tokens = token_embeddings(clip, input_ids)
         text_scores = _descend(lambda x: text(clip.text.enter(x, input_ids)), tokens, image_embeds, n_steps, step_size)
         similarity = cosine_similarity(image_embeds, text_embeds)
-        return to_scores(clip, pixel_values, real_tokens(text, attention_mask), similarity, image_scores, text_scores)
+        return to_scores(clip, pixel_values, text.real, similarity, image_scores, text_scores)
 
     return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
 

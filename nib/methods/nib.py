@@ -12,7 +12,7 @@ from torch.nn.functional import cosine_similarity
 
 from nib.clip import HookedCLIP
 from nib.integrate import anchor, integrate
-from nib.integrate import quadrature as quadrature_nodes
+from nib.integrate import quadrature as place_nodes
 from nib.methods.pairs import check_pairs
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, HiddenStates, InputIds, PairValues, PixelValues, Targets, TokenScores
@@ -103,7 +103,7 @@ def nib(
 
 def _check_path(n_steps: int, rule: str, lambda_min: float, baseline: str | Tensor) -> None:
     """Check one side's path; warn where a node lies at 0, at which the gradient has no meaning for the map."""
-    nodes, weights = quadrature_nodes(rule, n_steps, lambda_min)
+    nodes, weights = place_nodes(rule, n_steps, lambda_min)
     if not isinstance(baseline, Tensor) and baseline not in ("zero", "mean"):
         raise ValueError(f"baseline must be 'zero', 'mean' or a tensor, got {baseline!r}")
     if nodes[0] == 0 and weights[0] > 0 and isinstance(baseline, str) and baseline == "zero":

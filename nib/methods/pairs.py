@@ -1,6 +1,6 @@
 """What the methods share: pairs in chunks, towers cut for each pair, scores put on the grid.
 
-Exports `over_pairs`, `check_pairs`, `NoPairs`, `cut`, `real_tokens` and `to_scores`.
+Exports `over_pairs`, `check_pairs`, `NoPairs`, `cut` and `to_scores`.
 """
 
 from collections.abc import Callable
@@ -81,11 +81,6 @@ def cut(
     return image, text
 
 
-def real_tokens(text: Split, attention_mask: AttentionMask | None) -> Tensor:
-    """Say which tokens of the captions are not padding: (batch, tokens) boolean."""
-    return text.real
-
-
 def to_scores(
     clip: HookedCLIP,
     pixel_values: PixelValues,
@@ -98,7 +93,7 @@ def to_scores(
     """Put scores of tokens on the grid and zero those of padding.
 
     Args:
-        real: (batch, tokens) boolean, from `real_tokens`.
+        real: (batch, tokens) boolean, those that are no padding: `Split.real`.
         image: (batch, 1 + patches), the class token first, or (batch, grid_h, grid_w) without one.
         text: (batch, tokens).
         image_pixels: (batch, height, width), the map at pixels, of a method that has one.

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from nib.checks import check_count
 from nib.clip import HookedCLIP
 from nib.methods.gradients import token_embeddings
-from nib.methods.pairs import over_pairs, real_tokens, to_scores
+from nib.methods.pairs import over_pairs, to_scores
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, Embeds, InputIds, PixelScores, PixelValues, TokenScores
 from nib.towers import Split
@@ -75,7 +75,7 @@ def rise(
         masks = draw_image_masks(n_masks, grid, p, pixel_values.shape[-2:], seed, chunk)
         pixels, kept = _score_image(clip, pixel_values, text_embeds, masks)
         pixels = pixels / kept.clamp(min=1e-12) if by_coverage else pixels / (n_masks * p)
-        tokens, real = token_embeddings(clip, input_ids), real_tokens(text, attention_mask)
+        tokens, real = token_embeddings(clip, input_ids), text.real
         lengths = real.shape[1] - real.int().flip(1).argmax(1)  # up to the last token that is no padding
         masks = draw_text_masks(text_masks, lengths.tolist(), tokens.shape[-1], p, seed, text_cells, tokens.shape[1])
         words, kept = _score_text(clip, text, input_ids, tokens, image_embeds, masks, batch_size)

@@ -15,7 +15,7 @@ from torch.nn.functional import cosine_similarity, linear, normalize, scaled_dot
 from nib import pooling_head
 from nib.checks import check_count
 from nib.clip import HookedCLIP
-from nib.methods.pairs import cut, over_pairs, real_tokens, to_scores
+from nib.methods.pairs import cut, over_pairs, to_scores
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, Embeds, InputIds, PairValues, PixelValues, TokenScores
 from nib.towers import Split
@@ -74,7 +74,7 @@ def grad_eclip(
         layers = len(clip.image.blocks) - 1, max(0, len(clip.text.blocks) - text_blocks)
         image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
         grid, words = clip.grid(pixel_values), clip.text.words(input_ids, attention_mask)
-        real = real_tokens(text, attention_mask)
+        real = text.real
         with torch.enable_grad():
             (image_embeds, of_image), (text_embeds, of_text) = _open(image), _open(text)
             similarity = cosine_similarity(image_embeds, text_embeds)

@@ -17,7 +17,6 @@ from nib.checks import check_count
 from nib.clip import HookedCLIP
 from nib.heatmaps import to_heatmap
 from nib.methods.gradients import token_embeddings
-from nib.methods.pairs import real_tokens
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PairValues, PixelScores, PixelValues, TokenScores
 from nib.towers import Split
@@ -189,7 +188,7 @@ def _weigh_stripped(
     clip: HookedCLIP, input_ids: InputIds, attention_mask: AttentionMask | None, image_embeds: Embeds, scores
 ) -> tuple[PairValues, PairValues, Tensor]:
     whole = clip.text.split(input_ids, 0, attention_mask)
-    real = real_tokens(whole, attention_mask)
+    real = whole.real
     words = clip.text.words(input_ids, attention_mask)[:, 1:]
     # Padding gets the smallest id, so that it is never the largest; a causal tower does not see it.
     ids = torch.where(words, input_ids[:, 1:], 0)

@@ -5,7 +5,8 @@ import torch
 from conftest import CAPTIONS
 from torch.nn.functional import cosine_similarity
 
-from studies.negatives import REMOVALS, at_random, lowest, patch_removal, signed_mass, word_removal
+from nib.metrics.faithfulness import REMOVALS
+from studies.negatives import at_random, lowest, patch_removal, signed_mass, word_removal
 
 WORDS = [caption.split() for caption in CAPTIONS]
 LONGEST = max(map(len, WORDS))
@@ -159,7 +160,9 @@ class TestPatchRemoval:
         torch.testing.assert_close(whole, parts, atol=1e-12, rtol=0)
 
     def test_refuses_what_does_not_fit(self, clip, pixel_values, tokens, removed):
-        with pytest.raises(ValueError, match=r"removal must be one of \['left_out', 'mean_colour'\], got 'blur'"):
+        with pytest.raises(
+            ValueError, match=r"removal must be one of \['blurred', 'left_out', 'mean_colour'\], got 'blur'"
+        ):
             patch_removal(clip, pixel_values, **tokens, removed=removed, removal="blur")
         with pytest.raises(ValueError, match=r"sets of patches \(3, sets, 5, 5\)"):
             patch_removal(clip, pixel_values, **tokens, removed=removed[..., :4])
