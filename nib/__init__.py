@@ -19,7 +19,7 @@ _MODULES = {
     "METHODS": "methods",
     "PRESETS": "methods",
     "Scores": "methods",
-    "Attribution": "attribution",
+    "Attribution": "result",
     "Interactions": "interaction",
     "HookedCLIP": "clip",
     "attribute": "attribution",

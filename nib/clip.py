@@ -1,6 +1,6 @@
 """Load a CLIP model and open it for attribution.
 
-Exports `load` and `HookedCLIP`. What differs between model families is in `nib.towers`.
+Exports `load` and `HookedCLIP`. What differs between model families is in `nib.families`.
 """
 
 import pickle
@@ -14,9 +14,9 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenize
 from transformers.utils import cached_file
 
 from nib import DATA
+from nib.families import FAMILIES, build_towers
 from nib.open_clip import CONFIG, WEIGHTS, read_open_clip
 from nib.shapes import PixelValues
-from nib.towers import FAMILIES, build_towers
 
 EMBEDDED = DATA / "mini_clip"
 
@@ -109,7 +109,7 @@ def load(
 
     Raises:
         FileNotFoundError: neither such a folder or file nor a hub id that can be had.
-        ValueError: a model family that is not in `nib.towers.FAMILIES`, weights that do not fit or are not finite, a
+        ValueError: a model family that is not in `nib.families.FAMILIES`, weights that do not fit or are not finite, a
             tokenizer of another model, or a dtype that is no floating-point type.
     """
     dtype = _parse_dtype(dtype)

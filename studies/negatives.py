@@ -16,8 +16,8 @@ from torch.nn.functional import cosine_similarity
 from nib.checks import check_count
 from nib.clip import HookedCLIP
 from nib.inputs import to_tokens
-from nib.metrics.faithfulness import REMOVALS
 from nib.metrics.localisation import put_on_masks
+from nib.metrics.removal import REMOVALS
 from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PairValues, PixelValues
 
 

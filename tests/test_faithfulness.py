@@ -12,7 +12,7 @@ import nib
 from benchmarks.families import build
 from nib.inputs import to_tokens
 from nib.metrics import absent_prompt, average_precision, infidelity, iou_at_mean, max_sensitivity, randomisation
-from nib.metrics.faithfulness import RemovalCurves, blur_out, removal_curves
+from nib.metrics.removal import RemovalCurves, blur_out, paint_out, removal_curves
 
 PRECISE = dict(atol=1e-9, rtol=0)
 
@@ -174,7 +174,7 @@ def test_infidelity_is_zero_for_what_painting_costs_and_by_a_loop(clip, pixel_va
     generator, text = torch.Generator().manual_seed(0), clip.text.embed(*tokens.values())
     gone = torch.rand(6, 5, 5, generator=generator) < 0.2
     whole = cosine_similarity(clip.image.embed(pixel_values[:1]), text[:1])
-    painted = nib.metrics.faithfulness.paint_out(clip, pixel_values[:1].repeat(6, 1, 1, 1), gone)
+    painted = paint_out(clip, pixel_values[:1].repeat(6, 1, 1, 1), gone)
     cost = whole - cosine_similarity(painted, text[:1])
     claimed = (gone * scores.image[0]).sum((1, 2))
     scale = (claimed * cost).mean() / (claimed**2).mean()

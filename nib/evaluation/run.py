@@ -25,8 +25,9 @@ from nib.inputs import to_tokens
 from nib.methods import METHODS
 from nib.methods.scores import SUMS, Scores
 from nib.metrics.confidence import check_protocol, confidence, is_constant
-from nib.metrics.faithfulness import absent_prompt, infidelity, max_sensitivity, randomisation, removal_curves
+from nib.metrics.faithfulness import absent_prompt, infidelity, max_sensitivity, randomisation
 from nib.metrics.localisation import auc, average_precision, energy_inside, iou_at_mean, pointing_game, selectivity
+from nib.metrics.removal import removal_curves
 from nib.shapes import PairValues
 
 # How `confidence` weighs the text under each; they differ too in what NIB's text is attributed against.

@@ -30,6 +30,7 @@ from nib.metrics import (
     selectivity,
 )
 from nib.metrics.faithfulness import HIGHER_IS_BETTER as FAITHFULNESS
+from nib.metrics.removal import HIGHER_IS_BETTER as REMOVAL
 
 TEXTS = ["a cat", "a dog next to a dog on the grass", "a hippopotamus", "snow", "two birds over the sea"]
 NIB, M2IB = {"method": "nib", "layer": 2, "n_steps": 3}, {"method": "m2ib", "layer": 3, "n_steps": 2, "n_noise": 2}
@@ -225,7 +226,7 @@ def test_columns_and_order(clip, pairs):
     parameters = ["layer", "n_steps", "n_masks", "text_masks", "p"]
     assert list(frame) == ["id", "method", *parameters, "protocol", "metric", "value"]
     assert frame["value"].dtype == np.float64
-    expected = {name for name in HIGHER_IS_BETTER if name not in FAITHFULNESS}
+    expected = {name for name in HIGHER_IS_BETTER if name not in FAITHFULNESS | REMOVAL}
     assert set(frame["metric"]) == expected | set(DIAGNOSTICS) | set(SUMS)
     assert len(frame) == 4 * 5 * 2 * len({*expected, *DIAGNOSTICS}) + 2 * 5 * 2 * len(SUMS)  # two settings have sums
     assert frame.index.tolist() == list(range(len(frame)))

@@ -5,7 +5,7 @@ import torch
 from conftest import CAPTIONS
 from torch.nn.functional import cosine_similarity
 
-from nib.metrics.faithfulness import REMOVALS
+from nib.metrics.removal import REMOVALS
 from studies.negatives import at_random, lowest, patch_removal, signed_mass, word_removal
 
 WORDS = [caption.split() for caption in CAPTIONS]

@@ -1,0 +1,168 @@
+"""Say what differs between model families.
+
+Exports `FAMILIES` and `build_towers`. No other file knows how a family names its parts, where it pools, or which tokens
+are patches, words and padding. To add a family, write the functions that build its two towers, and name them in
+`FAMILIES`.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from operator import attrgetter
+
+import torch
+from torch import nn
+
+from nib.towers import ImageTower, TextTower
+
+
+def build_towers(model: nn.Module, tokenizer=None) -> tuple[ImageTower, TextTower]:
+    """Build the two towers of a model, or raise a ValueError where its family is not in `FAMILIES`.
+
+    Args:
+        tokenizer: where the model came with one; SigLIP's configs do not say which ids are padding and end.
+    """
+    if (family := model.config.model_type) not in FAMILIES:
+        raise ValueError(f"model_type must be one of {sorted(FAMILIES)}, got {family!r}")
+    build_image, build_text = FAMILIES[family]
+    return build_image(model), build_text(model, tokenizer)
+
+
+def _encode_images(model: nn.Module, size: int) -> Callable:
+    """Return the model's own function of pictures; positions are interpolated where they have another size."""
+
+    def encode(pixel_values, attention_mask=None):
+        other_size = tuple(pixel_values.shape[-2:]) != (size, size)
+        return model.get_image_features(pixel_values=pixel_values, interpolate_pos_encoding=other_size)
+
+    return encode
+
+
+def _clip_image(model: nn.Module) -> ImageTower:
+    """CLIP: the class token first, which is pooled, normed and projected."""
+    vision, config = model.vision_model, model.vision_model.config
+    return ImageTower(
+        encode=_encode_images(model, config.image_size), blocks=vision.encoder.layers, norm=vision.post_layernorm,
+        projection=model.visual_projection, embeddings=partial(vision.embeddings, interpolate_pos_encoding=True),
+        enter=vision.pre_layrnorm, patch=config.patch_size, image_size=config.image_size, channels=config.num_channels,
+        class_tokens=1,
+    )  # fmt: skip
+
+
+def _siglip_image(model: nn.Module) -> ImageTower:
+    """SigLIP: patches alone, normed, then pooled by an attention head whose output is the embedding."""
+    vision, config = model.vision_model, model.vision_model.config
+    if not vision.use_head:
+        raise ValueError("a SigLIP without its pooling head (vision_use_head=False) has no embedding of pictures")
+    return ImageTower(
+        encode=_encode_images(model, config.image_size), blocks=vision.encoder.layers, norm=vision.post_layernorm,
+        projection=vision.head, head=vision.head, embeddings=partial(vision.embeddings, interpolate_pos_encoding=True),
+        enter=nn.Identity(), patch=config.patch_size, image_size=config.image_size, channels=config.num_channels,
+        class_tokens=0,
+    )  # fmt: skip
+
+
+def _siglip2_image(model: nn.Module) -> ImageTower:
+    """SigLIP 2 with NaFlex: as SigLIP, of pictures of any aspect ratio, which the model takes as lists of patches."""
+    vision, config = model.vision_model, model.vision_model.config
+    patch, channels = config.patch_size, config.num_channels
+
+    def to_patches(pixel_values):
+        """Cut (batch, channels, height, width) into patches, channels last in each; return their grids too."""
+        rows, columns = pixel_values.shape[-2] // patch, pixel_values.shape[-1] // patch
+        tiles = pixel_values[..., : rows * patch, : columns * patch].unflatten(3, (columns, patch))
+        tiles = tiles.unflatten(2, (rows, patch)).permute(0, 2, 4, 3, 5, 1)  # batch, rows, columns, y, x, channels
+        shapes = torch.tensor([[rows, columns]] * len(pixel_values), device=pixel_values.device)
+        return tiles.flatten(3).flatten(1, 2), shapes
+
+    def encode(pixel_values, attention_mask=None):
+        patches, shapes = to_patches(pixel_values)
+        every = torch.ones(
+            patches.shape[:2], dtype=torch.long, device=patches.device
+        )  # pictures of one size: no padding
+        return model.get_image_features(patches, pixel_attention_mask=every, spatial_shapes=shapes)
+
+    return ImageTower(
+        encode=encode, blocks=vision.encoder.layers, norm=vision.post_layernorm, projection=vision.head,
+        head=vision.head, embeddings=lambda pixel_values: vision.embeddings(*to_patches(pixel_values)),
+        enter=nn.Identity(), patch=patch, image_size=round(config.num_patches**0.5) * patch, channels=channels,
+        class_tokens=0, takes_patches=True,
+    )  # fmt: skip
+
+
+def _clip_text(model: nn.Module, tokenizer=None, strict_end: bool = False) -> TextTower:
+    """CLIP: causal, pooled at the end token."""
+    text, config = model.text_model, model.text_model.config
+    end, padding = config.eos_token_id, config.pad_token_id
+
+    def find_end(input_ids):
+        # The hub's CLIP configs say 2, which no tokenizer uses: those models pool at the largest id.
+        return (input_ids if end == 2 and not strict_end else (input_ids == end).int()).argmax(-1)
+
+    return TextTower(
+        encode=lambda ids, mask=None: model.get_text_features(input_ids=ids, attention_mask=mask),
+        blocks=text.encoder.layers, norm=text.final_layer_norm, projection=model.text_projection,
+        embeddings=text.embeddings.token_embedding, enter=lambda states, ids: text.embeddings(inputs_embeds=states),
+        context_length=config.max_position_embeddings, vocabulary=config.vocab_size,
+        padding_id=0 if padding is None else padding, find_end=find_end,
+    )  # fmt: skip
+
+
+def _siglip_text(model: nn.Module, tokenizer=None) -> TextTower:
+    """SigLIP: bidirectional and without a mask, padded to its length, pooled at the last place, no begin token."""
+    text, config = model.text_model, model.text_model.config
+    padding = config.pad_token_id if tokenizer is None else tokenizer.pad_token_id
+    end = padding if tokenizer is None else tokenizer.eos_token_id  # the published configs name no such ids
+    if padding is None:
+        raise ValueError("a SigLIP sees its padding, so its tokenizer must have a padding token, and this one has none")
+
+    def find_end(input_ids):
+        """Find the last token that is no padding, or the first padding where that is what ends a caption."""
+        words = (input_ids != padding).flip(-1).int()
+        last = input_ids.shape[-1] - 1 - words.argmax(-1)
+        return last if end != padding else (last + 1).clamp(max=input_ids.shape[-1] - 1)
+
+    return TextTower(
+        encode=lambda ids, mask=None: model.get_text_features(input_ids=ids), blocks=text.encoder.layers,
+        norm=text.final_layer_norm, projection=text.head, embeddings=text.embeddings.token_embedding,
+        enter=lambda states, ids: text.embeddings(inputs_embeds=states), context_length=config.max_position_embeddings,
+        vocabulary=config.vocab_size, padding_id=padding, find_end=find_end, sees_padding=True, begin_tokens=0,
+        find_pooled=lambda ids: torch.full((len(ids),), ids.shape[1] - 1, device=ids.device),
+    )  # fmt: skip
+
+
+def _bert_text(model: nn.Module, tokenizer=None) -> TextTower:
+    """AltCLIP and ChineseCLIP: bidirectional and masked, pooled at the first token; padding follows the end token."""
+    text, config = model.text_model, model.text_model.config
+    padding, projection, norm, longest = config.pad_token_id, model.text_projection, nn.Identity(), 0
+    if hasattr(text, "roberta"):  # AltCLIP: two linear layers after a norm; places are counted from the padding id on
+        norm, projection = text.pre_LN, nn.Sequential(text.transformation, projection)
+        text, longest = text.roberta, padding + 1
+    embeddings = text.embeddings
+
+    def place(ids):
+        if not longest:
+            return None
+        return embeddings.create_position_ids_from_input_ids(ids, padding)
+
+    return TextTower(
+        encode=lambda ids, mask=None: model.get_text_features(input_ids=ids, attention_mask=mask),
+        blocks=getattr(text.encoder, "layers", None) or text.encoder.layer, norm=norm, projection=projection,
+        attention=attrgetter("attention.self"), projections=attrgetter(
+            *(f"attention.{name}" for name in ("self.query", "self.key", "self.value", "output.dense"))
+        ), embeddings=embeddings.word_embeddings,
+        enter=lambda states, ids: embeddings(inputs_embeds=states, position_ids=place(ids)),
+        context_length=config.max_position_embeddings - longest, vocabulary=config.vocab_size, padding_id=padding,
+        find_end=lambda ids: ids.shape[-1] - 1 - (ids != padding).flip(-1).int().argmax(-1),
+        find_pooled=lambda ids: ids.new_zeros(len(ids)),
+    )  # fmt: skip
+
+
+FAMILIES = {
+    "clip": (_clip_image, _clip_text),
+    "clipseg": (_clip_image, _clip_text),
+    "metaclip_2": (_clip_image, partial(_clip_text, strict_end=True)),
+    "siglip": (_siglip_image, _siglip_text),
+    "siglip2": (_siglip2_image, _siglip_text),
+    "altclip": (_clip_image, _bert_text),
+    "chinese_clip": (_clip_image, _bert_text),
+}

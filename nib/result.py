@@ -1,0 +1,143 @@
+"""What an attribution gives: `Attribution`, the scores of one picture and one caption, to read, draw and tabulate."""
+
+import html
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from nib.heatmaps import to_heatmap
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+@dataclass
+class Attribution:
+    """Signed scores of the patches of one picture and the words of one caption.
+
+    For NIB they are in cosine units: positive scores raise the similarity, negative ones lower it.
+
+    Attributes:
+        image_scores: (grid_h, grid_w).
+        image_pixel_scores: (height, width), the map at pixels where the method has one, else None; shown and stretched
+            in place of `image_scores`.
+        image_class_score: score of the class token, which is not on the map; None without one.
+        tokens, token_scores: all tokens, begin and end included, and (tokens,) scores.
+        words, word_scores: words, and (words,) sums over each word's tokens; begin and end left out.
+        begin_score, end_score: of the tokens before and after the words; None where the family has none.
+        padding_score: sum over the padding, of a model that sees its padding (SigLIP), else None.
+        similarity: cosine of the two embeddings.
+        image_difference, text_difference: what all scores of a modality should add up to: F(z) - F(lambda_min z)
+            (Theorem 3 of the NIB paper). These and the gaps are None for methods without such a sum.
+        image_gap, text_gap: sum of all scores less that difference.
+        image_gap_from_zero, text_gap_from_zero: sum of all scores less F(z) - F(baseline); where the path begins at
+            lambda_min > 0 the scores leave out what the stretch below it explains.
+        picture: (height, width, 3) uint8, what the model saw.
+        text: the caption.
+        method, parameters: what computed it.
+    """
+
+    image_scores: np.ndarray
+    image_class_score: float | None
+    image_pixel_scores: np.ndarray | None
+    tokens: list[str]
+    token_scores: np.ndarray
+    words: list[str]
+    word_scores: np.ndarray
+    begin_score: float | None
+    end_score: float | None
+    padding_score: float | None
+    similarity: float
+    image_difference: float | None
+    text_difference: float | None
+    image_gap: float | None
+    text_gap: float | None
+    image_gap_from_zero: float | None
+    text_gap_from_zero: float | None
+    picture: np.ndarray = field(repr=False)
+    text: str
+    method: str
+    parameters: dict[str, Any]
+
+    @property
+    def image_map(self) -> np.ndarray:
+        """The finest map that there is: (height, width) at pixels, else (grid_h, grid_w)."""
+        return self.image_scores if self.image_pixel_scores is None else self.image_pixel_scores
+
+    def heatmap(self, size: tuple[int, int] | None = None) -> np.ndarray:
+        """Return the map as (height, width) in [0, 1], by default at the size of the picture."""
+        scores = torch.as_tensor(self.image_map)[None]
+        return to_heatmap(scores, size or self.picture.shape[:2])[0].numpy()
+
+    def plot(self) -> "Figure":
+        """Show the picture, the signed map and the signed words; zero is neutral.
+
+        For NIB the caption says what the scores of each side add up to, and how far they miss F(z) - F(lambda_min z)
+        and F(z) - F(0).
+        """
+        from nib.plotting import plot_attribution  # here, so that numbers alone do not wait for matplotlib
+
+        title = f'{self.method}: "{self.text}"   similarity {self.similarity:.3f}'
+        if self.image_gap is not None:
+            title += "".join(f"\n{self._describe_sum(number, side)}" for number, side in enumerate(("image", "text")))
+            if self.padding_score is not None:
+                title += f"\nthe padding, which this model sees, holds {self.padding_score:+.3f} of the text's sum"
+        return plot_attribution(self.picture, self.image_map, self.words, self.word_scores, title)
+
+    def _describe_sum(self, number: int, side: str) -> str:
+        difference, gap = getattr(self, f"{side}_difference"), getattr(self, f"{side}_gap")
+        from_zero = getattr(self, f"{side}_gap_from_zero")
+        total = difference + gap
+        start = self.parameters["lambda_min"]
+        baseline = self.parameters["baseline"]
+        start, baseline = (value[number] if isinstance(value, (tuple, list)) else value for value in (start, baseline))
+        is_zero = isinstance(baseline, str) and baseline == "zero"
+        words = f"{side} scores add up to {total:+.3f}; "
+        if start:
+            point = f"{start:g} z" if is_zero else f"the path at {start:g}"
+            words += f"F(z) - F({point}) is {difference:+.3f}, gap {gap:+.3f}; "
+        return words + f"F(z) - F({'0' if is_zero else 'baseline'}) is {total - from_zero:+.3f}, gap {from_zero:+.3f}"
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return all scores as a table, one row a patch, token and word: part, name, row, column, score."""
+        import pandas as pd  # here, so that `import nib` does not wait for it
+
+        rows, columns = np.indices(self.image_scores.shape)
+        places = dict(row=rows.ravel(), column=columns.ravel())
+        parts = [pd.DataFrame({"part": "patch", "name": "", **places, "score": self.image_scores.ravel()})]
+        if self.image_class_score is not None:
+            parts.append(pd.DataFrame({"part": ["class token"], "score": [self.image_class_score]}))
+        parts.append(pd.DataFrame({"part": "token", "name": self.tokens, "score": self.token_scores}))
+        parts.append(pd.DataFrame({"part": "word", "name": self.words, "score": self.word_scores}))
+        if self.padding_score is not None:
+            parts.append(pd.DataFrame({"part": ["padding"], "score": [self.padding_score]}))
+        return pd.concat(parts, ignore_index=True)[["part", "name", "row", "column", "score"]]
+
+    def _repr_html_(self) -> str:
+        """Show the caption with its words coloured by their scores, and the largest patches."""
+        largest = float(np.abs(self.word_scores).max()) or 1.0
+        words = []
+        for word, score in zip(self.words, self.word_scores):
+            red, strength = score > 0, abs(score) / largest
+            colour = f"rgba({178 if red else 33}, {24 if red else 102}, {43 if red else 172}, {0.6 * strength:.2f})"
+            words.append(f'<span style="background: {colour}" title="{score:+.4f}">{html.escape(word)}</span>')
+        rows, columns = np.unravel_index(np.abs(self.image_scores).ravel().argsort()[::-1][:3], self.image_scores.shape)
+        patches = ", ".join(f"({i}, {j}) {self.image_scores[i, j]:+.3f}" for i, j in zip(rows, columns))
+        head = f"<b>{html.escape(self.method)}</b>, similarity {self.similarity:.3f}: {' '.join(words)}"
+        return f"<p>{head}<br>strongest patches (row, column): {patches}; <code>.plot()</code> draws all</p>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the picture as plain numbers, strings and lists, ready for JSON."""
+        values = {name: value for name, value in vars(self).items() if name != "picture"}
+        return {name: _to_plain(value) for name, value in values.items()}
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _to_plain(inner) for name, inner in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_to_plain(inner) for inner in value)
+    return value.tolist() if isinstance(value, (np.ndarray, torch.Tensor)) else value
