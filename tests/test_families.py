@@ -103,6 +103,16 @@ def test_confidence_is_measured_and_the_released_protocol_only_where_it_was_run(
             nib.metrics.confidence(clip, pictures, ids, mask, scores, protocol="released")
 
 
+def test_the_tower_knows_words_by_their_ids_as_the_tokenizer_does(case):
+    clip, _, ids, mask = case
+    expected = torch.zeros_like(ids, dtype=torch.bool)
+    for row, (_, word_ids, _) in enumerate(to_tokens(clip, CAPTIONS)[2]):
+        expected[row, : len(word_ids)] = torch.tensor([word is not None for word in word_ids])
+    assert torch.equal(clip.text.words(ids, mask), expected)
+    assert torch.equal(clip.text.words(ids), expected)
+    assert torch.equal(clip.text.find_end(ids), mask.sum(1) - 1)
+
+
 def test_words_and_the_rest_add_up(case):
     clip, *_ = case
     picture = Image.fromarray((np.arange(60 * 80 * 3) % 251).astype(np.uint8).reshape(60, 80, 3))
