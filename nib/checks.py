@@ -6,13 +6,15 @@ Exports `check_count`, `check_number` and `shorten`.
 import math
 from numbers import Integral, Real
 
+from nib import limits
 
-def check_count(name: str, value: int, fewest: int = 1, most: int | None = None) -> None:
-    """Raise a ValueError unless the value is a whole number of at least `fewest`, and at most `most`."""
+
+def check_count(name: str, value: int, fewest: int = 1, limit: str | None = None) -> None:
+    """Raise a ValueError unless the value is a whole number, at least `fewest` and within a limit of `nib.limits`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < fewest:
         raise ValueError(f"{name} must be a whole number of at least {fewest}, got {value!r}")
-    if most is not None and value > most:
-        raise ValueError(f"{name} must be at most {most:,}, got {value!r}")
+    if limit is not None and value > (most := getattr(limits, limit)):
+        raise ValueError(f"{name} must be at most {most:,}, got {value!r}: raise nib.limits.{limit} if it is meant")
 
 
 def check_number(name: str, value: float, least: float, open_end: bool = False) -> None:

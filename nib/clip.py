@@ -15,6 +15,7 @@ from transformers.utils import cached_file
 
 from nib import DATA
 from nib.families import FAMILIES, build_towers
+from nib.hub import find_model
 from nib.open_clip import CONFIG, WEIGHTS, read_open_clip
 from nib.shapes import PixelValues
 
@@ -114,7 +115,8 @@ def load(
     """
     dtype = _parse_dtype(dtype)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    source = str(EMBEDDED if name is None else Path(name).expanduser() if Path(name).expanduser().exists() else name)
+    source = find_model(EMBEDDED if name is None else name)
+    processor = None if processor is None else find_model(processor)
     config = None if Path(source).is_file() else _find(source, "config.json")
     if config is None:
         model, image_processor = _read_open_clip(source, quick_gelu)
@@ -130,8 +132,8 @@ def load(
                 AutoImageProcessor, source, "preprocessor_config.json", quiet=processor is not None, backend="pil"
             )
     if processor is not None:
-        tokenizer = tokenizer or AutoTokenizer.from_pretrained(str(processor))
-        image_processor = image_processor or AutoImageProcessor.from_pretrained(str(processor), backend="pil")
+        tokenizer = tokenizer or AutoTokenizer.from_pretrained(processor)
+        image_processor = image_processor or AutoImageProcessor.from_pretrained(processor, backend="pil")
     elif tokenizer is None and Path(source).is_file():
         warnings.warn(
             f"{source!r} has no tokenizer: pass processor=, or only token ids will be understood", stacklevel=2

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from nib import limits
 from nib.checks import shorten
 from nib.clip import HookedCLIP
 from nib.shapes import AttentionMask, InputIds, PixelValues
 
-LONGEST, MOST_PIXELS = 50, 150_000_000
 FURTHEST = 20.0  # of a normalised pixel from 0; black and white lie within 3
 Picture = Image.Image | str | Path | np.ndarray | torch.Tensor
 Caption = str | torch.Tensor
@@ -147,10 +147,10 @@ def _open(picture: Picture) -> Image.Image:
 
 def _check_sides(width: int, height: int, name: str = "") -> None:
     """Refuse a picture that a processor would make gigantic: it scales the shorter side to the model's."""
-    if max(width, height) > LONGEST * min(width, height) or width * height > MOST_PIXELS:
+    if max(width, height) > limits.aspect * min(width, height) or width * height > limits.pixels:
         raise ValueError(
-            f"a picture{name and ' '}{name} must have sides at most {LONGEST} times as long as each other and at most"
-            f" {MOST_PIXELS:,} pixels, got {width} x {height}: crop it"
+            f"a picture{name and ' '}{name} must have sides at most {limits.aspect} times as long as each other and at"
+            f" most {limits.pixels:,} pixels, got {width} x {height}: crop it, or raise nib.limits"
         )
 
 

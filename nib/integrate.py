@@ -38,7 +38,6 @@ def _gausslegendre(n):
     return (nodes + 1) / 2, weights / 2
 
 
-MOST_NODES = 10_000  # more would only be asked for by mistake
 # From a number of nodes to nodes and weights on [0, 1]; named as in `captum.attr.IntegratedGradients`.
 RULES = {
     "riemann_right": _riemann(1),
@@ -57,7 +56,7 @@ def quadrature(rule: str = "riemann_right", n_steps: int = 10, lambda_min: float
 
     Args:
         rule: one of `RULES`.
-        n_steps: number of nodes, at least 1 (2 for the trapezoid), at most `MOST_NODES`.
+        n_steps: number of nodes, at least 1 (2 for the trapezoid), at most `nib.limits.nodes`.
         lambda_min: where the path starts, in [0, 1).
 
     Returns:
@@ -65,7 +64,7 @@ def quadrature(rule: str = "riemann_right", n_steps: int = 10, lambda_min: float
     """
     if not isinstance(rule, str) or rule not in RULES:
         raise ValueError(f"quadrature must be one of {sorted(RULES)}, got {rule!r}")
-    check_count("n_steps", n_steps, 2 if rule == "riemann_trapezoid" else 1, MOST_NODES)
+    check_count("n_steps", n_steps, 2 if rule == "riemann_trapezoid" else 1, "nodes")
     if not isinstance(lambda_min, Real) or isinstance(lambda_min, bool) or not 0 <= lambda_min < 1:
         raise ValueError(f"lambda_min must be in [0, 1), got {lambda_min!r}")
     nodes, weights = map(torch.from_numpy, RULES[rule](n_steps))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+from torch.func import jvp, vmap
 
 from nib.checks import check_count
 from nib.clip import HookedCLIP
@@ -188,13 +188,12 @@ def _integrate_words(split: Split, groups: Tensor, path: dict, batch_size: int) 
     z, total = split.hidden_states, 0.0
     nodes, weights = (values.to(z) for values in place_nodes(path["rule"], path["n_steps"], path["lambda_min"]))
     parts = groups[:, :, None] * z  # (groups, tokens, width)
-    for first in range(0, len(nodes), step := max(1, batch_size // len(groups))):
-        some, weight = nodes[first : first + step], weights[first : first + step]
-        states = (some[:, None, None] * z).repeat_interleave(len(groups), 0)  # (nodes * groups, tokens, width)
-        with forward_ad.dual_level():
-            dual = forward_ad.make_dual(states, parts.repeat(len(some), 1, 1))
-            change = forward_ad.unpack_dual(split(dual)).tangent.unflatten(0, (len(some), -1))
-        total = total + torch.einsum("s,sge->ge", weight, change)
+    step = max(1, batch_size // len(groups))
+    for some, weight in zip(nodes.split(step), weights.split(step)):
+        states = some[:, None, None] * z  # (nodes, tokens, width)
+        # under vmap all directions share the states' own pass
+        change = vmap(lambda part, at=states: jvp(split, (at,), (part.expand_as(at),))[1])(parts)
+        total = total + torch.einsum("s,gse->ge", weight, change)
     return total
 
 

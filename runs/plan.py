@@ -1,7 +1,7 @@
 """Plan the runs of a profile or a grid, and refuse wrong parameters before any run, with their line.
 
-A profile, `notebooks/profiles/<name>.yaml`, has parameters for each notebook, `common` for all that declare them, and
-sets its values over those of the one that it `extends`. A grid, anywhere, is:
+A profile, `notebooks/profiles/<name>.yaml`, sets parameters of each notebook, and in `common` of all that declare them,
+over those of the profile that it `extends`. A grid is:
 
     notebook: ../07_beta_sensitivity.ipynb  # relative to this file
     parameters: {n_pairs: 100}              # the same in each run
@@ -14,6 +14,7 @@ sets its values over those of the one that it `extends`. A grid, anywhere, is:
 import ast
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 
 import papermill
 from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.tokens import AliasToken
 
 from runs.store import ROOT, Run, name_run, read_edition
 
@@ -46,14 +48,16 @@ def find_parameters(name: str, notebook: "Notebook") -> dict:
     if not (path := PROFILES / f"{name}.yaml").exists():
         raise ValueError(f"profile must be one of {sorted(p.stem for p in PROFILES.glob('*.yaml'))}, got {name!r}")
     profile, make_error = read_yaml(path)
-    known = {"extends", "common", notebook.path.stem, *(file.stem for file in (ROOT / "notebooks").glob("*.ipynb"))}
-    if unknown := [part for part in profile if part not in known]:
-        raise make_error((unknown[0],), "must be extends, common or the name of a notebook")
+    others = list((ROOT / "notebooks").glob("*.ipynb"))
+    if unknown := set(profile) - {"extends", "common", notebook.path.stem, *(file.stem for file in others)}:
+        raise make_error((min(unknown),), "must be extends, common or the name of a notebook")
     found = find_parameters(profile["extends"], notebook) if "extends" in profile else {}
     for part in ("common", notebook.path.stem):
         for key, value in (profile.get(part) or {}).items():
             if part != "common" or key in notebook.defaults:
                 found[key] = notebook.check((part, key), value, make_error)
+            elif not any(key in Notebook(other).defaults for other in others):
+                raise make_error((part, key), "no notebook has such a parameter")
     return found
 
 
@@ -69,6 +73,8 @@ def read_grid(path: Path) -> list[Run]:
     names = [*fixed, *(key for axis in axes for key in axis[0])]
     if twice := {key for key in names if names.count(key) > 1}:
         raise make_error(("axes",), f"set twice, by parameters or another axis: {', '.join(sorted(twice))}")
+    if (n_runs := math.prod(map(len, axes))) > 100_000:
+        raise make_error(("axes",), f"must make at most 100,000 runs, got {n_runs:,}: divide them among files")
     edition, runs = read_edition(notebook.path), []
     for parts in itertools.product(*axes):
         given = fixed | {key: value for part in parts for key, value in part.items()}
@@ -132,8 +138,11 @@ class Notebook:
 def read_yaml(path: Path) -> tuple[dict, Callable]:
     """Return a YAML file of texts and mappings, and the function that makes an error which names a key and its line."""
     try:
-        values = YAML().load(path.read_text())
-    except (OSError, YAMLError) as error:  # among the latter a key that is given twice
+        text = path.read_text()
+        if any(isinstance(token, AliasToken) for token in YAML().scan(text)):  # a few lines of them make gigabytes
+            raise ValueError("aliases (*name) are not taken: write out what they stand for")
+        values = YAML().load(text)
+    except (OSError, ValueError, YAMLError) as error:  # among the last a key that is given twice
         raise ValueError(f"{path} cannot be read: {error}") from error
 
     def make_error(keys: tuple, text: str) -> ValueError:

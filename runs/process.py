@@ -51,6 +51,4 @@ def execute(folder: Path, parts: str) -> None:
 
 if __name__ == "__main__":
     Thread(target=watch, args=[Path(sys.argv[1]), float(sys.argv[3])], daemon=True).start()
-    # jsonschema, which papermill imports, would read a grammar of web addresses for 1.3 s; it does without as well.
-    sys.modules["rfc3987_syntax"] = None
     execute(Path(sys.argv[1]), sys.argv[2])

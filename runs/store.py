@@ -54,7 +54,7 @@ def read_edition(notebook: str | Path, drawn: bool = False) -> dict[str, str]:
     edition["data"] = hash_all(*(path.read_bytes() for path in data))[:12]
     if drawn:
         kinds = ("data/**/*.csv", "data/**/*.png", "data/**/*.jpg", "notebooks/matplotlibrc")
-        shown = (path.read_bytes() for path in sorted(path for kind in kinds for path in ROOT.glob(kind)))
+        shown = (path.read_bytes() for kind in kinds for path in sorted(ROOT.glob(kind)))
         edition["figures"] = hash_all(hash_code([drawing]), *shown)[:12]
     return edition
 

@@ -82,15 +82,12 @@ def attempt(run: Run, folder: str, driver: str, timeout: float | None = None, gp
     store = Store(folder)
     if store.has(run.name):
         return "cached"
-    try:
-        _check(run)
-        place = store.begin(run, driver)
-        if error := _execute(place, store.parts, timeout, gpus):
-            raise Failed(f"{error}\n{place.rename(store.failed / place.name) / 'notebook.ipynb'}")
-        _check(run)
-        return store.publish(place, run.name)
-    except OSError as error:
-        raise Failed(f"{type(error).__name__}: {error}") from error
+    _check(run)
+    place = store.begin(run, driver)
+    if error := _execute(place, store.parts, timeout, gpus):
+        raise Failed(f"{error}\n{place.rename(store.failed / place.name) / 'notebook.ipynb'}")
+    _check(run)
+    return store.publish(place, run.name)
 
 
 def _check(run: Run) -> None:

@@ -5,6 +5,7 @@
 
 import json
 import sys
+import time
 import warnings
 
 import torch
@@ -29,11 +30,17 @@ def load(options: dict) -> dict:
 
 def embed(options: dict) -> dict:
     """Load a model and embed a plain picture and a caption."""
-    clip = nib.load(options["model"])
+    start = time.monotonic()
+    try:
+        clip = nib.load(options["model"])
+    except FileNotFoundError as error:
+        return {"message": str(error), "seconds": time.monotonic() - start}
+    seconds = time.monotonic() - start
     pixel_values = torch.full((1, 3, clip.image_size, clip.image_size), 0.5)
     input_ids = clip.tokenizer("a dog", return_tensors="pt")["input_ids"]
     image, text = clip.image.embed(pixel_values), clip.text.embed(input_ids)
-    return {"image": image[0].tolist(), "text": text[0].tolist(), "processor": clip.image_processor is not None}
+    processor = clip.image_processor is not None
+    return {"image": image[0].tolist(), "text": text[0].tolist(), "processor": processor, "seconds": seconds}
 
 
 if __name__ == "__main__":

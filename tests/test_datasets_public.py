@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -157,6 +158,15 @@ def test_model(answers, model_folder):
     input_ids = clip.tokenizer("a dog", return_tensors="pt")["input_ids"]
     assert torch.allclose(torch.tensor(answers["model"]["text"]), clip.text.embed(input_ids)[0], atol=1e-5)
     assert answers["model"]["processor"]
+
+
+def test_a_model_without_a_hub(answers):
+    """Nobody listens at this address: what is in the cache is loaded, what is not is refused, and neither waits."""
+    cached, missing = ask("http://127.0.0.1:9", answers["home"], [{"model": MODEL}, {"model": "no/such"}])
+    assert cached["image"] == pytest.approx(answers["model"]["image"], abs=1e-6)
+    assert cached["processor"]
+    assert re.search("no model at 'no/such': .* hub cannot be reached .* run `hf download no/such`", missing["message"])
+    assert max(cached["seconds"], missing["seconds"]) < 10
 
 
 def test_a_mirror_gives_the_same(answers):

@@ -34,7 +34,16 @@ def untouched(monkeypatch):
 # method, parameters, error, what the message says
 PARAMETERS = [
     *(("nib", {"n_steps": value}, ValueError, WHOLE) for value in (0, -1, 2.5, "ten", True, NAN)),
-    ("nib", {"n_steps": 10**7}, ValueError, "n_steps must be at most 10,000, got 10000000"),
+    *(
+        (method, {name: value}, ValueError, f"{name} must be at most [0-9,]+, got {value}: raise nib.limits.{limit}")
+        for limit, value, names in (
+            ("nodes", 10_001, (("nib", "n_steps"), ("m2ib", "n_steps"), ("m2ib", "n_noise"), ("mfaba", "n_steps"))),
+            ("nodes", 10_001, (("agi", "n_steps"), ("agi", "n_others"), ("rise", "text_cells"))),
+            ("samples", 1_000_001, (("rise", "n_masks"), ("rise", "text_masks"), ("lime", "n_samples"))),
+        )
+        for method, name in names
+    ),
+    ("rise", {"grid": 61}, ValueError, "grid must be at most the 60 pixels of a side, got 61"),
     *(("nib", {"lambda_min": value}, ValueError, r"in \[0, 1\)") for value in (1, -0.1, NAN, INF, "0")),
     *(("nib", {"quadrature": value}, ValueError, "must be one of") for value in ("simpson", 3, "")),
     ("nib", {"quadrature": "riemann_trapezoid", "n_steps": 1}, ValueError, "at least 2, got 1"),
@@ -291,6 +300,47 @@ def test_a_profile_with_a_misspelt_part_is_refused(tmp_path, monkeypatch, key):
     monkeypatch.setattr(plan, "PROFILES", folder)
     with pytest.raises(ValueError, match=r"line 3.*must be extends, common or the name of a notebook"):
         find_parameters("mine", Notebook(tmp_path / "04_quantitative.ipynb"))
+
+
+@pytest.mark.parametrize("key", ["devise", "n_pair"])
+def test_a_parameter_that_no_notebook_has_is_refused_in_common_too(tmp_path, monkeypatch, key):
+    from runs import plan
+
+    (tmp_path / "mine.yaml").write_text(f"common:\n  device: cpu\n  {key}: cpu\n")
+    monkeypatch.setattr(plan, "PROFILES", tmp_path)
+    with pytest.raises(ValueError, match=rf"line 3, common.{key}: no notebook has such a parameter"):
+        find_parameters("mine", Notebook(plan.ROOT / "notebooks/04_quantitative.ipynb"))
+
+
+THOUSAND = list(range(1000))
+GRIDS = {
+    "a bomb": ("a: &a [1, 1, 1]\nb: &b [*a, *a, *a]\naxes: {seed: [*b, *b]}", "aliases"),
+    "a million runs": (f"axes: {{n_steps: {THOUSAND}, layer: {THOUSAND}}}", "at most 100,000 runs, got 1,000,000"),
+    "not text": (b"\xff\xfe\x00", "cannot be read"),
+    "not YAML": ("axes: [", "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", GRIDS)
+def test_grids_are_bounded(tmp_path, case):
+    from runs import plan
+
+    content, message = GRIDS[case]
+    notebook = f"notebook: {plan.ROOT / 'notebooks/12_interactions.ipynb'}\n"
+    path = tmp_path / "grid.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else (notebook + content).encode())
+    with pytest.raises(ValueError, match=message):
+        plan.read_grid(path)
+
+
+def test_limits_can_be_raised(clip, monkeypatch):
+    wide = Image.new("RGB", (51 * 60, 60))
+    with pytest.raises(ValueError, match=r"at most 50 times as long .* or raise nib.limits"):
+        nib.attribute(clip, wide, "a cat", method="none")
+    monkeypatch.setattr(nib.limits, "aspect", 51)
+    assert nib.attribute(clip, wide, "a cat", method="none").similarity
+    monkeypatch.setattr(nib.limits, "nodes", 10_001)
+    assert len(nib.integrate.quadrature(n_steps=10_001)[0]) == 10_001
 
 
 @pytest.mark.parametrize("method", ["chefer", "nib", "gradcam", "legrad"])

@@ -11,16 +11,10 @@ from pathlib import Path
 from datasets import Dataset, Image, IterableDataset, load_dataset, load_dataset_builder
 from huggingface_hub import HfApi
 from huggingface_hub.constants import HF_HUB_CACHE
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-)
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 from huggingface_hub.file_download import repo_folder_name
-from huggingface_hub.utils import httpx
 
-UNREACHABLE = (ConnectionError, httpx.TransportError, LocalEntryNotFoundError)
+from nib.hub import SECONDS, UNREACHABLE
 
 
 def open_split(
@@ -66,7 +60,7 @@ def _locate(path: str) -> tuple[dict[str, str], str | None]:
     if Path(path).is_dir():
         return {"path": str(Path(path).resolve())}, None
     try:
-        return {"path": path}, HfApi().dataset_info(path, timeout=20).sha
+        return {"path": path}, HfApi().dataset_info(path, timeout=SECONDS).sha
     except UNREACHABLE:
         snapshots = Path(HF_HUB_CACHE, repo_folder_name(repo_id=path, repo_type="dataset"), "snapshots").glob("*/")
         newest = max(snapshots, key=lambda folder: folder.stat().st_mtime, default=None)

@@ -45,7 +45,7 @@ def agi(
         none.
     """
     for name, value in (("n_others", n_others), ("n_steps", n_steps)):
-        check_count(name, value)
+        check_count(name, value, limit="nodes")
     check_number("step_size", step_size, 0, open_end=True)
     check_pairs(pixel_values, input_ids, attention_mask, batch_size)
     captions = len(input_ids)

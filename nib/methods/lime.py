@@ -41,7 +41,7 @@ def lime(
     from captum._utils.models.linear_model import SkLearnRidge  # takes a second, which `import nib` should not
     from captum.attr import Lime
 
-    check_count("n_samples", n_samples)
+    check_count("n_samples", n_samples, limit="samples")
     check_number("alpha", alpha, 0)
 
     def fit(forward: Callable[[Tensor], PairValues], inputs: Tensor, features: Tensor) -> Tensor:

@@ -62,8 +62,9 @@ def m2ib(
         Scores, at least 0, in nats: the KL in the last pass, summed over the width. They say how
         much is used, not whether it raises the similarity.
     """
-    for name, value in (("n_steps", n_steps), ("n_noise", n_noise), ("batch_size", batch_size)):
-        check_count(name, value)
+    for name, value in (("n_steps", n_steps), ("n_noise", n_noise)):
+        check_count(name, value, limit="nodes")
+    check_count("batch_size", batch_size)
     check_number("beta", beta, 0)
     check_number("lr", lr, 0, open_end=True)
     check_number("alpha_init", alpha_init, -100)

@@ -43,7 +43,7 @@ def mfaba(
     Returns:
         Scores, at least 0, in cosine units: to first order what all steps together take away.
     """
-    check_count("n_steps", n_steps)
+    check_count("n_steps", n_steps, limit="nodes")
     check_number("step_size", step_size, 0, open_end=True)
 
     def explain(pixel_values, input_ids, attention_mask):

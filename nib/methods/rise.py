@@ -59,10 +59,14 @@ def rise(
         Scores in cosine units: an average of similarities, of any sign, not a difference. A class
         token has no pixels and no score.
     """
-    for name, value in (("n_masks", n_masks), ("grid", grid), ("text_masks", text_masks), ("batch_size", batch_size)):
-        check_count(name, value)
+    for name, value in (("n_masks", n_masks), ("text_masks", text_masks)):
+        check_count(name, value, limit="samples")
+    check_count("batch_size", batch_size)
+    check_count("grid", grid)
+    if grid > clip.image_size:
+        raise ValueError(f"grid must be at most the {clip.image_size} pixels of a side, got {grid!r}")
     if text_cells is not None:
-        check_count("text_cells", text_cells)
+        check_count("text_cells", text_cells, limit="nodes")
     if not isinstance(p, Real) or not 0 < p <= 1:
         raise ValueError(f"p must be in (0, 1], got {p!r}")
     patch = clip.image.patch

@@ -116,7 +116,7 @@ def infidelity(
     """
     from captum.metrics import infidelity as measure  # takes a second, which `import nib` should not
 
-    check_count("n_samples", n_samples)
+    check_count("n_samples", n_samples, limit="samples")
     if not 0 < share < 1:
         raise ValueError(f"share must be in (0, 1), got {share}")
     side, values = clip.image.patch, []
@@ -166,7 +166,7 @@ def max_sensitivity(
     """
     from captum.metrics import sensitivity_max  # takes a second, which `import nib` should not
 
-    check_count("n_samples", n_samples)
+    check_count("n_samples", n_samples, limit="samples")
     if not 0 < radius < float("inf"):
         raise ValueError(f"radius must be more than 0 and finite, got {radius}")
     generator = torch.Generator().manual_seed(seed)

@@ -82,7 +82,7 @@ def removal_curves(
     Raises:
         ValueError: a parameter out of its range, or "left_out" on a tower that would be left without a token.
     """
-    check_count("n_steps", n_steps)
+    check_count("n_steps", n_steps, limit="nodes")
     check_count("batch_size", batch_size)
     removal = removal or ("left_out" if clip.image.class_tokens else "mean_colour")
     if removal not in REMOVALS:

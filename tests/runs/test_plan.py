@@ -215,7 +215,7 @@ def test_the_embedded_profile_is_the_notebooks_own_parameters():
 def profiles(tmp_path, monkeypatch):
     monkeypatch.setattr("runs.plan.PROFILES", tmp_path)
     (tmp_path / "own.yaml").write_text(
-        "common: {rows: 5, not_declared: 1}\ntiny:\n  factor: 2\n00_quickstart: {x: 1}\n"
+        "common: {rows: 5, second_layer: 1}\ntiny:\n  factor: 2\n00_quickstart: {x: 1}\n"
     )
     (tmp_path / "more.yaml").write_text("extends: own\ntiny: {rows: 6}\n")
     return tmp_path

@@ -41,9 +41,9 @@ def kernels(marks) -> list[int]:
 
 def fail(run, store, **options) -> str:
     """Attempt a run that fails, and return the reason."""
-    with pytest.raises(Failed) as caught:
+    with pytest.raises((Failed, OSError)) as caught:
         attempt(run, str(store.folder), "me", **options)
-    return str(caught.value)
+    return f"{caught.type.__name__}: {caught.value}"
 
 
 def test_a_run_that_ends_well_is_whole_and_is_not_done_again(store, make_run, marks, monkeypatch):

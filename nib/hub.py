@@ -1,0 +1,39 @@
+"""Find a model on the hub or in its cache.
+
+Exports `find_model`, and `UNREACHABLE`, what its clients raise when there is no network.
+"""
+
+from pathlib import Path
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.utils import httpx
+
+UNREACHABLE = (ConnectionError, httpx.TransportError, LocalEntryNotFoundError)
+SECONDS = 10  # until the hub must have answered
+
+
+def find_model(name: str | Path) -> str:
+    """Return a path that is there, or a hub id as it is, or the folder of the cache where the hub cannot be reached.
+
+    It asks once. The loaders of transformers would ask for each file six times, for two minutes in all.
+
+    Raises:
+        FileNotFoundError: the hub cannot be reached, and its cache does not hold the model.
+    """
+    if (path := Path(name).expanduser()).exists():
+        return str(path)
+    name = str(name)
+    try:
+        HfApi().model_info(name, timeout=SECONDS)
+    except UNREACHABLE as error:
+        try:
+            return snapshot_download(name, local_files_only=True)
+        except LocalEntryNotFoundError:
+            raise FileNotFoundError(
+                f"no model at {name!r}: no file, no folder with a config.json, not in the cache, and the hub cannot be"
+                f" reached ({type(error).__name__}): where there is a network, run `hf download {name}`"
+            ) from error
+    except (HfHubHTTPError, HFValidationError):
+        pass  # gated, or no hub id: the loaders say so
+    return name
