@@ -18,6 +18,7 @@ NOTEBOOKS := $(wildcard notebooks/[0-9]*.ipynb)
 # `make figures PROFILE=paper` reads notebooks/profiles/paper.yaml and writes figures/paper/.
 PROFILE ?= embedded
 FIGURES := $(if $(filter embedded,$(PROFILE)),figures,figures/$(PROFILE))
+SUMMARIES := $(if $(filter embedded,$(PROFILE)),data/results,$(FIGURES))
 RESULTS := 04_quantitative 05_num_steps 06_target_layer 07_beta_sensitivity 10_truncated_path
 
 # One thread a notebook and a notebook a core: faster than the other way round, and the same digits on any machine.
@@ -45,8 +46,8 @@ $(VENV)/installed: requirements.lock
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
-lab: $(ENVIRONMENT) $(NOTEBOOKS:notebooks/%=build/lab/%)  ## Open copies of the notebooks in JupyterLab: Run All changes nothing that git keeps
-	MATPLOTLIBRC=$(CURDIR)/notebooks $(PYTHON) -m jupyterlab build/lab
+lab: $(ENVIRONMENT) $(patsubst notebooks/%,build/lab/%,$(wildcard notebooks/*.ipynb))  ## Open copies of the notebooks in JupyterLab: Run All changes nothing that git keeps
+	$(PYTHON) -m jupyterlab build/lab
 
 # Where a notebook has changed, yours stays beside the new copy.
 build/lab/%.ipynb: notebooks/%.ipynb
@@ -64,15 +65,21 @@ test: lint  ## Check style and run the tests, offline, in minutes
 test-slow: $(ENVIRONMENT)  ## Run the tests that take long
 	$(PYTHON) -m pytest -m slow
 
-figures: $(ENVIRONMENT)  ## Run the notebooks, JOBS at once, and write figures/ (offline; PROFILE=paper for the paper's)
+figures: $(ENVIRONMENT)  ## Run the notebooks, JOBS at once, and write figures/ and its index.html (offline; PROFILE=paper for the paper's)
 	$(RUN) $(NOTEBOOKS) --profile $(PROFILE) --figures $(FIGURES)
+	rm -rf build/profiles/$(PROFILE)/index-*
+	$(RUN) notebooks/index.ipynb --profile $(PROFILE) --figures $(FIGURES) -p figures $(FIGURES) -p results $(SUMMARIES)
+	$(PYTHON) -m studies.sheet $(FIGURES)
 
 results: $(ENVIRONMENT)  ## Run notebooks 04 to 07 and 10 at full size (hours; a killed run goes on) and renew the summaries kept
-	$(MAKE) figures PROFILE=full NOTEBOOKS="$(RESULTS:%=notebooks/%.ipynb)"
+	$(RUN) $(RESULTS:%=notebooks/%.ipynb) --profile full --figures figures/full
 	cp $(addprefix figures/full/,$(notdir $(wildcard data/results/*.csv))) data/results/
 
 notebooks: $(ENVIRONMENT)  ## Run the notebooks and put the outputs into them; writes figures/ too
 	$(RUN) $(NOTEBOOKS) --in-place --figures figures
+	rm -rf build/profiles/embedded/index-*
+	$(RUN) notebooks/index.ipynb --in-place --figures figures
+	$(PYTHON) -m studies.sheet figures
 
 bench: $(ENVIRONMENT)  ## Race nib against a plain loop and captum, and measure memory (some 40 minutes on two idle cores)
 	$(PYTHON) -m benchmarks.speed

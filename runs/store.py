@@ -47,15 +47,15 @@ def name_run(notebook: Path, parameters: dict, settings: dict, edition: dict) ->
 
 def read_edition(notebook: str | Path, drawn: bool = False) -> dict[str, str]:
     """Hash the notebook's code, the code that computes, and the embedded data; what only draws counts where `drawn`."""
-    drawing = Path(nib.__file__).with_name("plotting.py")
-    code = [path for path in [*drawing.parent.rglob("*.py"), *ROOT.glob("studies/**/*.py")] if path != drawing]
+    code = {*Path(nib.__file__).parent.rglob("*.py"), *ROOT.glob("studies/**/*.py")}
+    drawing = {path for path in code if path.stem in ("plotting", "cases", "charts", "overview", "sheet", "style")}
     data = sorted([*EMBEDDED.glob("*.json"), *EMBEDDED.glob("*.safetensors")]) + sorted(SCENES.glob("*.parquet"))
-    edition = {"notebook": hash_cells(nbformat.read(notebook, as_version=4)), "nib": hash_code(code)}
+    edition = {"notebook": hash_cells(nbformat.read(notebook, as_version=4)), "nib": hash_code(code - drawing)}
     edition["data"] = hash_all(*(path.read_bytes() for path in data))[:12]
     if drawn:
-        kinds = ("data/**/*.csv", "data/**/*.png", "data/**/*.jpg", "notebooks/matplotlibrc")
+        kinds = ("data/**/*.csv", "data/**/*.png", "data/**/*.jpg")
         shown = (path.read_bytes() for kind in kinds for path in sorted(ROOT.glob(kind)))
-        edition["figures"] = hash_all(hash_code([drawing]), *shown)[:12]
+        edition["figures"] = hash_all(hash_code(drawing), *shown)[:12]
     return edition
 
 

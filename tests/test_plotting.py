@@ -5,9 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 import nib
-from nib.plotting import draw_map, draw_words, new_figure, plot_attribution, plot_maps, save_figure
+from nib.plotting import WIDTH, draw_map, draw_words, new_figure, plot_attribution, plot_maps, save_figure
 
 SCORES = np.array([[0.02, -0.5], [0.1, 0.3]])  # the largest absolute score is negative
 WORDS = ["a", "cat", "on", "grass"]
@@ -98,7 +99,13 @@ def test_saved_figure_is_the_same_each_time(picture, tmp_path, stem):
         for _ in range(2):  # the same figure again, and one that was drawn anew
             save_figure(figure, frame, tmp_path / "figures" / stem)
             contents.append([path.read_bytes() for path in sorted((tmp_path / "figures").iterdir())])
-    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [f"{stem}.csv", f"{stem}.png"]
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
+        f"{stem}.{ending}" for ending in ("csv", "pdf", "png")
+    ]
     assert all(content == contents[0] for content in contents)
     assert contents[0][0].decode().splitlines()[:3] == ["word,score", "a,0.0333333", "cat,0.133333"]
-    assert contents[0][1].startswith(b"\x89PNG")
+    assert contents[0][1].startswith(b"%PDF")
+    assert b"CreationDate" not in contents[0][1]
+    saved = Image.open(tmp_path / "figures" / f"{stem}.png")
+    assert saved.size[0] == round(300 * WIDTH)
+    assert saved.info["dpi"] == pytest.approx((300, 300), rel=1e-3)

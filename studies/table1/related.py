@@ -47,4 +47,4 @@ def _lime(clip, pair, examples, seed, n_samples=200):
 
 RELATED = {"LIME": System(_lime), "Integrated gradients": System(_integrated_gradients)}
 RELATED |= {"COCOA by NIB": System(partial(explain_by_cocoa, by_nib=True))}
-RELATED |= {"AGI": System(method("agi"))} if "agi" in METHODS else {}
+RELATED |= {"AGI": System(method("agi", n_steps=5))} if "agi" in METHODS else {}

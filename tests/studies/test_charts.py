@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from studies.charts import plot_lines, plot_marks, plot_rows
+from studies.charts import note_pairs, plot_bars, plot_lines, plot_rows, plot_signs
+from studies.overview import plot_marks, plot_table
+from studies.style import CONTROLS, GREY, NIB, PAGE, colour_methods
 
 
 @pytest.fixture
@@ -72,3 +74,79 @@ def test_marks_stand_where_their_row_says():
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines] == [(0.1, 3.0), (0.7, 9.0)]
     assert [(text.get_text(), text.xy) for text in axes.texts] == [("nib", (0.1, 3.0)), ("m2ib", (0.7, 9.0))]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("dark", "Drop (points)")
+
+
+ORDERS = {"low": ["b", "nib", "a"], "high": ["a", "nib", "b"], None: ["nib", "a", "b"]}
+
+
+@pytest.mark.parametrize(("best", "order"), ORDERS.items())
+def test_rows_are_sorted_by_the_first_panel_and_controls_stand_apart(best, order):
+    means = {"random": 0.0, "nib": 2.0, "a": 3.0, "b": 1.0}
+    cells = [(name, panel, value * sign) for name, value in means.items() for panel, sign in (("p", 1), ("q", -1))]
+    table = pd.DataFrame(cells, columns=["method", "panel", "mean"]).assign(mark="data")
+    table = table.assign(low=table["mean"], high=table["mean"])
+    figure = plot_rows(table, "method", "panel", "mark", ["random", "nib", "a", "b"], best=best)
+    labels = figure.axes[0].get_yticklabels()
+    assert [label.get_text() for label in labels] == [*order, "random"]
+    colours = {label.get_text(): label.get_color() for label in labels}
+    assert (colours["nib"], colours["random"]) == (NIB, GREY)
+    assert colours["a"] == colours["b"] not in (NIB, GREY)
+    assert figure.axes[0].lines[-1].get_ydata()[0] == 2.5  # the line above the controls
+    assert figure.get_size_inches()[0] == PAGE
+
+
+def test_colours_are_of_methods_and_not_of_places():
+    alone, among = colour_methods(["m2ib"]), colour_methods(["nib", "rise", "random", "m2ib"])
+    assert alone["m2ib"] == among["m2ib"] != among["rise"]
+    assert among["nib"] == NIB
+    assert NIB not in (among["rise"], among["m2ib"])
+    assert {colour_methods(CONTROLS)[name] for name in CONTROLS} == {GREY}
+
+
+def test_pairs_are_counted(summary):
+    assert note_pairs(summary) == ""
+    assert note_pairs(summary.assign(n=5)) == "mean and 95 % interval, n = 5"
+    assert (
+        note_pairs(summary.assign(n=range(1, len(summary) + 1))) == f"mean and 95 % interval, n = 1 to {len(summary)}"
+    )
+    figure = plot_lines(summary.assign(n=5), "x", "panel", "line")
+    assert figure.legends[0].get_title().get_text() == "mean and 95 % interval, n = 5"
+
+
+def test_a_table_shows_its_numbers():
+    table = pd.DataFrame([[1.0, np.nan], [2.0, 3.0]], ["nib", "m2ib"], ["image_drop", "auc"])
+    figure = plot_table(table, "rank", "viridis", (1, 3))
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.texts] == ["1", "2", "3"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["image drop", "auc"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["nib", "m2ib"]
+
+
+def test_names_of_marks_that_meet_do_not_cover_each_other():
+    names = ["nib", "m2ib", "gradcam", "rise"]
+    table = pd.DataFrame({"x": [1.0, 1.01, 1.02, 5.0], "y": [1.0, 1.0, 1.01, 5.0]}, index=names)
+    (axes,) = plot_marks(table, "x", "y").axes
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert [text.get_text() for text in axes.texts] == list(table.index)
+    assert not any(one.overlaps(other) for number, one in enumerate(boxes) for other in boxes[:number])
+
+
+def test_signed_bars_are_red_and_blue_with_their_counts():
+    table = pd.DataFrame({"word": ["dog", "near"], "mean": [0.2, -0.1], "low": [0.1, -0.3], "high": [0.3, 0.0]})
+    table["n"] = [9, 8]
+    (axes,) = plot_bars(table, "word", "score").axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["dog (9)", "near (8)"]
+    assert [bar.get_width() for bar in axes.patches] == [0.2, -0.1]
+    (red, _, blue, _), (other_red, _, other_blue, _) = (bar.get_facecolor() for bar in axes.patches)
+    assert red > blue
+    assert other_red < other_blue
+
+
+def test_shares_for_point_right_and_shares_against_left():
+    cells = [("asked", "nib", "for", 0.6), ("asked", "nib", "against", 0.2), ("other", "nib", "for", 0.1)]
+    table = pd.DataFrame([*cells, ("other", "nib", "against", 0.4)], columns=["region", "method", "sign", "mean"])
+    table = table.assign(low=table["mean"] - 0.05, high=table["mean"] + 0.05)
+    asked, other = plot_signs(table, {"asked": 0.3, "other": 0.25}).axes
+    assert [bar.get_width() for bar in asked.patches] == [0.6, -0.2]
+    assert [bar.get_width() for bar in other.patches] == [0.1, -0.4]
+    assert {abs(line.get_xdata()[0]) for line in asked.lines if line.get_linestyle() == ":"} == {0.3}

@@ -1,0 +1,78 @@
+"""Rebuild Figure 1 of the paper: prompts down, methods across, and the numbers of many scenes under it.
+
+Exports `explain_prompts`, `draw_prompts` and `measure_prompts`.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+import nib
+from nib.clip import HookedCLIP
+from nib.metrics import pointing_game, selectivity
+from nib.plotting import as_written, draw_map, new_figure, symmetric_limit, upsample
+from studies.style import NIB, PAGE, THEME
+
+
+def explain_prompts(clip: HookedCLIP, image, prompts: Sequence[str], runs: Mapping[str, dict]) -> dict[str, list]:
+    """Explain one picture for each prompt by each run, a name and the parameters of `nib.attribute`."""
+    return {name: nib.attribute(clip, image, list(prompts), **setting) for name, setting in runs.items()}
+
+
+@plt.rc_context(THEME)
+def draw_prompts(results: Mapping[str, list], outlines: Sequence[np.ndarray | None]) -> Figure:
+    """Draw a row a prompt: the picture, then the map of each run, with the outline of what the prompt names.
+
+    Signed maps of a run share one scale and are red and blue; maps that cannot go below zero are sequential.
+
+    Args:
+        results: name -> an `Attribution` a prompt.
+        outlines: a mask (height, width) a prompt, or None where nothing is outlined.
+    """
+    first = next(iter(results.values()))
+    figure = new_figure(PAGE, PAGE / (len(results) + 1) * 1.08 * len(first))
+    panels = figure.subplots(len(first), len(results) + 1, squeeze=False)
+    for (left, *others), result, mask, row in zip(panels, first, outlines, range(len(first))):
+        left.imshow(result.picture)
+        left.set(xticks=[], yticks=[], ylabel=as_written(f"“{result.text}”", 40))
+        left.spines[:].set_visible(False)
+        for axes, (name, found) in zip(others, results.items()):
+            _draw_one(axes, found[row], found)
+            if row == 0:
+                axes.set_title(name, **({"color": NIB, "fontweight": "bold"} if name.startswith("NIB") else {}))
+        for axes in (left, *others) if mask is not None else ():
+            axes.contour(mask, [0.5], colors="black", linewidths=0.9)
+    return figure
+
+
+def _draw_one(axes: Axes, result, found: Sequence) -> None:
+    if min(each.image_map.min() for each in found) < 0:
+        draw_map(axes, result.picture, result.image_map, max(symmetric_limit(each.image_map) for each in found))
+        return
+    axes.imshow(result.picture.mean(-1), cmap="gray", vmin=-80, vmax=255)
+    large = upsample(torch.as_tensor(result.image_map)[None].float(), result.picture.shape[:2])[0]
+    axes.imshow(large, cmap="magma", alpha=0.6)
+    axes.set_axis_off()
+
+
+def measure_prompts(clip: HookedCLIP, limit: int, runs: Mapping[str, dict]) -> pd.DataFrame:
+    """Ask for one object in each of many scenes: does the map lie on it, and not on the others?
+
+    Returns:
+        Columns `id`, `method`, `metric` ("pointing game" or "selectivity") and `value`.
+    """
+    images, prompts, masks, others = nib.datasets.object_prompts(limit, with_others=True)
+    masks, others, parts = torch.tensor(masks), torch.tensor(others), []
+    for name, setting in tqdm(runs.items(), desc="object prompts", unit="method"):
+        found = nib.attribute(clip, images, prompts, progress=False, **setting)
+        maps = torch.tensor(np.stack([result.image_scores for result in found]))
+        values = {"pointing game": pointing_game(maps, masks), "selectivity": selectivity(maps, masks, others)}
+        for metric, value in values.items():
+            parts.append(pd.DataFrame({"id": range(len(maps)), "method": name, "metric": metric, "value": value}))
+    return pd.concat(parts, ignore_index=True)
