@@ -1,0 +1,58 @@
+"""The book: the README, the executed notebooks and docs/ as HTML that reads without a network. `make book` builds it."""
+
+from pathlib import Path
+
+from docutils.nodes import SkipNode
+from docutils.utils.math.latex2mathml import tex2mathml
+
+ROOT = Path(__file__).parents[1]
+
+project = "nib"
+html_title = "nib"
+extensions = ["myst_nb"]
+root_doc = "README"
+include_patterns = ["*.md", "docs/*.md", "notebooks/*.ipynb", "notebooks/grids/*.md", "data/**.md"]
+exclude_patterns = [".*", "build"]
+
+nb_execution_mode = "off"
+nb_ipywidgets_js = {}  # these would come from the net
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+
+html_theme = "furo"
+html_static_path = ["static"]
+html_extra_path = ["index.html"]
+html_css_files = ["book.css"]
+html_js_files = [("book.js", {"defer": "defer"})]
+html_copy_source = False
+html_show_search_summary = False  # a page opened from the disk may not fetch the others
+html_math_renderer = "mathml"
+
+
+def add_contents(app, docname, source):
+    """Append the order of reading to the README, which GitHub shows without it."""
+    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"), key=lambda path: (path.stem != "index", path.stem))
+    parts = {
+        "Notebooks": [f"notebooks/{path.stem}" for path in notebooks],
+        "Documents": ["docs/methods", "docs/theorems", "docs/measuring", "docs/*"],
+        "Data and sweeps": ["data/README", "data/mini_clip/README", "data/scenes/NOTICE", "notebooks/grids/README"],
+        "Project": ["CONTRIBUTING", "CHANGELOG"],
+    }
+    if docname == root_doc:
+        for caption, pages in parts.items():
+            lines = [":hidden:", ":glob:", f":caption: {caption}", "", *pages]
+            source[0] += "\n```{toctree}\n" + "\n".join(lines) + "\n```\n"
+
+
+def visit_math(self, node):
+    """Write a formula as MathML, which browsers draw by themselves."""
+    block = node.tagname == "math_block"
+    mathml = tex2mathml(node.astext(), as_block=block)
+    self.body.append(f'<div class="math">{mathml}</div>' if block else mathml)
+    raise SkipNode
+
+
+def setup(app):
+    app.connect("source-read", add_contents)
+    app.add_html_math_renderer("mathml", inline_renderers=(visit_math, None), block_renderers=(visit_math, None))
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
