@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from docutils.nodes import SkipNode
+from docutils.nodes import SkipNode, math_block
 from docutils.utils.math.latex2mathml import tex2mathml
 
 ROOT = Path(__file__).parents[1]
@@ -15,11 +15,15 @@ include_patterns = ["*.md", "docs/*.md", "notebooks/*.ipynb", "notebooks/grids/*
 exclude_patterns = [".*", "build"]
 
 nb_execution_mode = "off"
+nb_render_markdown_format = "myst"  # the notebooks' own tables are Markdown
 nb_ipywidgets_js = {}  # these would come from the net
 myst_enable_extensions = ["dollarmath"]
+myst_dmath_double_inline = True
 myst_heading_anchors = 3
+suppress_warnings = ["myst.xref_missing"]  # it knows no anchors in HTML; tests/test_book.py follows every link
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_static_path = ["static"]
 html_extra_path = ["index.html"]
 html_css_files = ["book.css"]
@@ -46,9 +50,7 @@ def add_contents(app, docname, source):
 
 def visit_math(self, node):
     """Write a formula as MathML, which browsers draw by themselves."""
-    block = node.tagname == "math_block"
-    mathml = tex2mathml(node.astext(), as_block=block)
-    self.body.append(f'<div class="math">{mathml}</div>' if block else mathml)
+    self.body.append(tex2mathml(node.astext(), as_block=isinstance(node, math_block)))
     raise SkipNode
 
 
