@@ -1,4 +1,4 @@
-"""The book: the README, the executed notebooks and docs/ as HTML that reads without a network. `make book` builds it."""
+"""The book that `make book` builds: the README, the executed notebooks and docs/ as HTML that needs no network."""
 
 from pathlib import Path
 
@@ -50,7 +50,9 @@ def add_contents(app, docname, source):
 
 def visit_math(self, node):
     """Write a formula as MathML, which browsers draw by themselves."""
-    self.body.append(tex2mathml(node.astext(), as_block=isinstance(node, math_block)))
+    mathml = tex2mathml(node.astext(), as_block=isinstance(node, math_block))
+    # A browser cannot tell the bar that opens from the one that closes, and sets both wide.
+    self.body.append(mathml.replace('stretchy="false">|<', 'stretchy="false" lspace="0" rspace="0">|<'))
     raise SkipNode
 
 
