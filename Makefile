@@ -93,5 +93,5 @@ train-mini: $(ENVIRONMENT)  ## Train the embedded model again (two hours on two 
 	$(PYTHON) -m data.mini_clip.maps
 	$(PYTHON) -m data.mini_clip.sheets
 
-clean:  ## Remove what `figures` built, neither .venv, nor the results of sweeps, nor your copies of notebooks
+clean:  ## Remove what `figures` and `book` built, neither .venv, nor the results of sweeps, nor your copies of notebooks
 	rm -rf $(filter-out build/sweeps build/lab,$(wildcard build/*))

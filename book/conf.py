@@ -20,7 +20,10 @@ nb_ipywidgets_js = {}  # these would come from the net
 myst_enable_extensions = ["dollarmath"]
 myst_dmath_double_inline = True
 myst_heading_anchors = 3
-suppress_warnings = ["myst.xref_missing"]  # it knows no anchors in HTML; tests/test_book.py follows every link
+suppress_warnings = [
+    "myst.xref_missing",  # it knows no anchors in HTML; tests/test_book.py follows every link
+    "myst-nb.lexer",  # a notebook that never ran names no language, and is read as Python
+]
 
 html_theme = "furo"
 pygments_dark_style = "github-dark"

@@ -102,7 +102,7 @@ def browser():
 
 @pytest.fixture
 def tab(browser):
-    """Return an empty page of the browser, on which an error in any script fails the test."""
+    """Return an empty page of the browser; what its console complains of fails the test."""
     tab, errors = browser.new_page(), []
     tab.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
     tab.on("pageerror", lambda error: errors.append(str(error)))

@@ -2,6 +2,8 @@
 const dialog = document.createElement("dialog");
 dialog.className = "zoom";
 dialog.addEventListener("click", () => dialog.close());
+// Sphinx's own use of Escape keeps the browser from closing it.
+dialog.addEventListener("keydown", (event) => event.key === "Escape" && dialog.close());
 document.body.append(dialog);
 
 for (const figure of document.querySelectorAll("article img")) {
