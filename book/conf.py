@@ -31,6 +31,7 @@ html_static_path = ["static"]
 html_extra_path = ["index.html"]
 html_css_files = ["book.css"]
 html_js_files = [("book.js", {"defer": "defer"})]
+html_show_copyright = False
 html_copy_source = False
 html_show_search_summary = False  # a page opened from the disk may not fetch the others
 html_math_renderer = "mathml"
