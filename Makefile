@@ -25,6 +25,8 @@ RESULTS := 04_quantitative 05_num_steps 06_target_layer 07_beta_sensitivity 10_t
 JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
 RUN := $(PYTHON) -m runs --workers $(JOBS)
 
+BOOK := build/book
+
 export PYTHONPATH := $(CURDIR)
 export HF_HUB_DISABLE_TELEMETRY := 1
 # glibc hands every large tensor's memory back and takes it anew, which costs small models half their time.
@@ -33,7 +35,7 @@ export MALLOC_TOP_PAD_ := 268435456
 export MALLOC_MMAP_MAX_ := 0
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help env lab lint test test-slow notebooks figures results bench sweep train-mini clean
+.PHONY: help env lab lint test test-slow notebooks figures book results bench sweep train-mini clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +73,9 @@ figures: $(ENVIRONMENT)  ## Run the notebooks, JOBS at once, and write figures/ 
 	$(RUN) notebooks/index.ipynb --profile $(PROFILE) --figures $(FIGURES) -p figures $(FIGURES) -p results $(SUMMARIES)
 	$(PYTHON) -m studies.sheet $(FIGURES)
 
+book: $(ENVIRONMENT)  ## Build build/book/index.html: the README, the notebooks as they are stored and docs/, to read without a network
+	$(PYTHON) -m sphinx --fresh-env --write-all --fail-on-warning --keep-going --quiet --jobs $(JOBS) -c book . $(BOOK)
+
 results: $(ENVIRONMENT)  ## Run notebooks 04 to 07 and 10 at full size (hours; a killed run goes on) and renew the summaries kept
 	$(RUN) $(RESULTS:%=notebooks/%.ipynb) --profile full --figures figures/full
 	cp $(addprefix figures/full/,$(notdir $(wildcard data/results/*.csv))) data/results/
@@ -95,5 +100,5 @@ train-mini: $(ENVIRONMENT)  ## Train the embedded model again (two hours on two 
 	$(PYTHON) -m data.mini_clip.maps
 	$(PYTHON) -m data.mini_clip.sheets
 
-clean:  ## Remove what `figures` built, neither .venv, nor the results of sweeps, nor your copies of notebooks
+clean:  ## Remove what `figures` and `book` built, neither .venv, nor the results of sweeps, nor your copies of notebooks
 	rm -rf $(filter-out build/sweeps build/lab,$(wildcard build/*))

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from nib.inputs import to_picture
+from nib.plotting import new_figure
+from studies.style import PAGE
 from studies.table1.harness import PROPERTIES, Setting
 from studies.table1.systems import Explanation, System
 
@@ -25,7 +27,7 @@ def draw_table(table: pd.DataFrame) -> Figure:
         table: as `harness.measure` returns it.
     """
     names = list(dict.fromkeys(table["system"]))
-    figure = Figure(figsize=(7.2, 0.5 * len(names) + 0.7), layout="constrained")
+    figure = new_figure(PAGE, 0.5 * len(names) + 0.7)
     axes = figure.subplots()
     for row in table.itertuples():
         x, y = PROPERTIES.index(row.property), names.index(row.system)
@@ -47,7 +49,7 @@ def draw_side_by_side(setting: Setting, systems: dict[str, System], row: int = 0
     picture = to_picture(setting.clip, pair.pixel_values)
     columns = 4
     lines = -(-(len(systems) + 1) // columns)
-    figure = Figure(figsize=(7.2, 2.15 * lines), layout="constrained")
+    figure = new_figure(PAGE, 2.15 * lines)
     panels = figure.subplots(lines, columns, squeeze=False).flatten()
     for axes in panels:
         axes.set(xticks=[], yticks=[])
