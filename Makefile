@@ -45,7 +45,7 @@ $(VENV)/installed: requirements.lock
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
-lab: $(ENVIRONMENT) $(NOTEBOOKS:notebooks/%=build/lab/%)  ## Open copies of the notebooks in JupyterLab: Run All changes nothing that git keeps
+lab: $(ENVIRONMENT) $(patsubst notebooks/%,build/lab/%,$(wildcard notebooks/*.ipynb))  ## Open copies of the notebooks in JupyterLab: Run All changes nothing that git keeps
 	MATPLOTLIBRC=$(CURDIR)/notebooks $(PYTHON) -m jupyterlab build/lab
 
 # Where a notebook has changed, yours stays beside the new copy.

@@ -158,7 +158,7 @@ def test_lab_opens_copies_in_an_environment_that_has_nib(project):
         subprocess.run(["make", "lab", f"PYTHON={stub}"], cwd=project, env=environment, check=True, capture_output=True)
     assert (project.parent / "command").read_text() == "-m jupyterlab build/lab\n"
     copies = project / "build" / "lab"
-    assert {path.name for path in copies.iterdir()} == {path.name for path in PATHS}
+    assert {path.name for path in copies.iterdir()} == {path.name for path in PATHS} | {"explorer.ipynb"}
     seen = dict(line.split("=", 1) for line in (project.parent / "env").read_text().splitlines() if "=" in line)
     assert seen["MATPLOTLIBRC"] == str(project / "notebooks")
     assert git(project, "status", "--porcelain") == ""
