@@ -10,7 +10,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,6 +104,8 @@ def _summarise(result: "Attribution") -> str:
 def _check_others(result: "Attribution", others: "Sequence[Attribution]") -> "list[Attribution]":
     if isinstance(others, type(result)):
         raise TypeError("others must be a list of Attributions, got one: pass [other]")
+    if isinstance(others, str) or not isinstance(others, Iterable):
+        raise TypeError(f"others must be a list of Attributions, got {type(others).__name__}")
     others = list(others)
     for number, other in enumerate(others):
         if not isinstance(other, type(result)):
