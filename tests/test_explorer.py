@@ -397,14 +397,17 @@ def test_the_notebook_answers_in_jupyterlab(browser, tmp_path):
         "--allow-root",
     ]
     command = [sys.executable, "-m", "jupyterlab", *options, str(tmp_path)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    kept = ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR")
+    environment = os.environ | {name: str(tmp_path / "jupyter") for name in kept}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     server = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
     try:
         _wait_for(f"http://127.0.0.1:{port}/api")
         tab = browser.new_page(viewport={"width": 1300, "height": 1100})
         tab.goto(f"http://127.0.0.1:{port}/lab/tree/explorer.ipynb", timeout=120_000)
-        tab.click("text=Run", timeout=120_000)
-        tab.click("text=Run All Cells")
+        tab.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=120_000)
+        tab.click('.lm-MenuBar-itemLabel >> text="Run"')
+        tab.click('.lm-Menu-itemLabel >> text="Run All Cells"')
         frame = tab.frame_locator("iframe[title='nib explorer']")
         frame.locator("main:visible").wait_for(timeout=120_000)
         tab.locator("input[type=text]:visible").first.fill("a <b>rose</b>")
