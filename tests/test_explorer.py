@@ -393,7 +393,7 @@ def test_the_notebook_answers_in_jupyterlab(browser, tmp_path):
     options = [
         f"--ServerApp.port={port}",
         "--ServerApp.open_browser=False",
-        "--IdentityProvider.token=",
+        "--IdentityProvider.token=reader",
         "--allow-root",
     ]
     command = [sys.executable, "-m", "jupyterlab", *options, str(tmp_path)]
@@ -404,18 +404,20 @@ def test_the_notebook_answers_in_jupyterlab(browser, tmp_path):
     try:
         _wait_for(f"http://127.0.0.1:{port}/api")
         tab = browser.new_page(viewport={"width": 1300, "height": 1100})
-        tab.goto(f"http://127.0.0.1:{port}/lab/tree/explorer.ipynb", timeout=120_000)
+        tab.goto(f"http://127.0.0.1:{port}/lab/tree/explorer.ipynb?token=reader", timeout=120_000)
         tab.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=120_000)
+        tab.locator("text=/Python 3.*Idle/").wait_for(timeout=120_000)  # the kernel has come
         tab.click('.lm-MenuBar-itemLabel >> text="Run"')
         tab.click('.lm-Menu-itemLabel >> text="Run All Cells"')
         frame = tab.frame_locator("iframe[title='nib explorer']")
         frame.locator("main:visible").wait_for(timeout=120_000)
-        tab.locator("input[type=text]:visible").first.fill("a <b>rose</b>")
+        prompt = tab.locator(".jupyter-widgets input[type=text]:visible").first
+        prompt.fill("a <b>rose</b>")
         frame.locator("h1", has_text="a <b>rose</b>").wait_for(timeout=20_000)
         if folder := os.environ.get("NIB_SCREENSHOTS"):
             tab.screenshot(path=Path(folder) / "lab.png")
-        tab.locator("input[type=text]:visible").first.fill("")
-        tab.locator("text=a caption must hold at least one word").wait_for(timeout=20_000)
+        prompt.fill("")
+        tab.get_by_text("a caption must hold at least one word").first.wait_for(timeout=20_000)
     finally:
         server.terminate()
         server.wait(30)
