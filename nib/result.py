@@ -1,6 +1,7 @@
 """What an attribution gives: `Attribution`, the scores of one picture and one caption, to read, draw and tabulate."""
 
-import html
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from nib.heatmaps import to_heatmap
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+    from nib.interaction import Interactions
 
 
 @dataclass
@@ -116,18 +119,44 @@ class Attribution:
             parts.append(pd.DataFrame({"part": ["padding"], "score": [self.padding_score]}))
         return pd.concat(parts, ignore_index=True)[["part", "name", "row", "column", "score"]]
 
+    def to_html(
+        self,
+        path: "str | os.PathLike | None" = None,
+        *,
+        interactions: "Interactions | None" = None,
+        others: "Sequence[Attribution]" = (),
+    ) -> str:
+        """Return an interactive page, one file that needs no network: the map over the picture, and the words.
+
+            result.to_html("page.html", others=[nib.attribute(clip, picture, caption, layer=6)])
+
+        Mouse or keyboard on a patch or a word reads its score. Maps at pixels are shown patch by patch.
+
+        Args:
+            path: where to write the page, too; it is moved into place when it is whole.
+            interactions: `nib.interactions` of the same picture and caption; each word then shows its own map.
+            others: attributions of the same picture and caption by other methods or parameters, for a slider.
+
+        Returns:
+            The text of the page.
+
+        Raises:
+            TypeError: not a path, no `Interactions`, or no `Attribution`s.
+            ValueError: another picture, caption or grid, or scores that are NaN; nothing is written.
+        """
+        from nib.explorer import make_page, write_page  # here, so that numbers alone do not wait for it
+
+        path = None if path is None else os.fspath(path)
+        page = make_page(self, interactions, others)
+        if path is not None:
+            write_page(page, path)
+        return page
+
     def _repr_html_(self) -> str:
-        """Show the caption with its words coloured by their scores, and the largest patches."""
-        largest = float(np.abs(self.word_scores).max()) or 1.0
-        words = []
-        for word, score in zip(self.words, self.word_scores):
-            red, strength = score > 0, abs(score) / largest
-            colour = f"rgba({178 if red else 33}, {24 if red else 102}, {43 if red else 172}, {0.6 * strength:.2f})"
-            words.append(f'<span style="background: {colour}" title="{score:+.4f}">{html.escape(word)}</span>')
-        rows, columns = np.unravel_index(np.abs(self.image_scores).ravel().argsort()[::-1][:3], self.image_scores.shape)
-        patches = ", ".join(f"({i}, {j}) {self.image_scores[i, j]:+.3f}" for i, j in zip(rows, columns))
-        head = f"<b>{html.escape(self.method)}</b>, similarity {self.similarity:.3f}: {' '.join(words)}"
-        return f"<p>{head}<br>strongest patches (row, column): {patches}; <code>.plot()</code> draws all</p>"
+        """Show the interactive page, and where a viewer strips it, the words and the strongest patches."""
+        from nib.explorer import embed_page
+
+        return embed_page(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the picture as plain numbers, strings and lists, ready for JSON."""

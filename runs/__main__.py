@@ -94,8 +94,8 @@ def _refresh(path: Path, executed: Path) -> None:
     for cell, like in zip(notebook.cells, done, strict=True):
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
         if cell.cell_type == "code":
-            cell.outputs = [output for output in like.outputs if output.get("name") != "stderr"]
-            cell.execution_count = next(number)
+            shown = [out for out in like.outputs if not any("widget" in kind for kind in out.get("data", ()))]
+            cell.outputs, cell.execution_count = [out for out in shown if out.get("name") != "stderr"], next(number)
             for output in (output for output in cell.outputs if "execution_count" in output):
                 output.execution_count = cell.execution_count
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}

@@ -48,7 +48,7 @@ def find_parameters(name: str, notebook: "Notebook") -> dict:
     if not (path := PROFILES / f"{name}.yaml").exists():
         raise ValueError(f"profile must be one of {sorted(p.stem for p in PROFILES.glob('*.yaml'))}, got {name!r}")
     profile, make_error = read_yaml(path)
-    others = list((ROOT / "notebooks").glob("*.ipynb"))
+    others = list((ROOT / "notebooks").glob("[0-9]*.ipynb"))
     if unknown := set(profile) - {"extends", "common", notebook.path.stem, *(file.stem for file in others)}:
         raise make_error((min(unknown),), "must be extends, common or the name of a notebook")
     found = find_parameters(profile["extends"], notebook) if "extends" in profile else {}

@@ -53,6 +53,7 @@ def test_outputs_are_there_and_not_older_than_the_code(path):
     for output in (output for cell in code_cells(notebook) for output in cell.outputs):
         assert output.output_type != "error"
         assert output.get("name") != "stderr"
+        assert "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
         image = output.get("data", {}).get("image/png", "")
         assert len(image) * 3 / 4 < 300e3
 

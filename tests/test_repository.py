@@ -69,7 +69,9 @@ assert nib.__file__.startswith({folder!r}), nib.__file__
 assert len(nib.datasets.load("scenes", limit=2)) == 2
 assert len(nib.datasets.public.read_classes()) == 200
 picture = numpy.random.default_rng(0).random((224, 224, 3))
-print(nib.attribute(nib.load(), picture, "a cat", n_steps=2).similarity)
+result = nib.attribute(nib.load(), picture, "a cat", n_steps=2)
+assert "</html>" in result.to_html()
+print(result.similarity)
 """
 
 
