@@ -107,5 +107,14 @@ def test_saved_figure_is_the_same_each_time(picture, tmp_path, stem):
     assert contents[0][1].startswith(b"%PDF")
     assert b"CreationDate" not in contents[0][1]
     saved = Image.open(tmp_path / "figures" / f"{stem}.png")
-    assert saved.size[0] == round(300 * WIDTH)
-    assert saved.info["dpi"] == pytest.approx((300, 300), rel=1e-3)
+    assert saved.size[0] == round(200 * WIDTH)  # it shows a picture
+    assert saved.info["dpi"] == pytest.approx((200, 200), rel=1e-3)
+
+
+def test_charts_are_saved_with_300_dots_an_inch(tmp_path):
+    figure = new_figure(2, 1)
+    figure.subplots().plot([1, 2])
+    save_figure(figure, pd.DataFrame({"a": [1]}), tmp_path / "chart")
+    saved = Image.open(tmp_path / "chart.png")
+    assert saved.size == (600, 300)
+    assert saved.mode == "P"
