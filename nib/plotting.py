@@ -160,8 +160,8 @@ def save_figure(figure: Figure, frame: pd.DataFrame, stem: str | Path) -> None:
     """Write `stem`.png and `stem`.pdf, and beside them the numbers that they show as `stem`.csv.
 
     All are written under another name and moved into place, and hold no time stamp: the same figure gives the same
-    files. A PNG has 300 dots an inch and 256 colours, or where there are pictures 200 dots and all colours: what a model
-    sees is coarser still, and files stay small. The PDF has 300 everywhere.
+    files. A PNG has 300 dots an inch and 256 colours; where there are pictures 200 dots, finer than what a model sees,
+    and all colours, so that files stay small. The PDF has 300 everywhere.
     """
     stem = Path(stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
