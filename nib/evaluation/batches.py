@@ -3,12 +3,16 @@
 Exports `Batch`, `Pairs`, `Setting`, `read_batch`, `read_pairs`, `column`, `check_settings` and `check_setting`.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, cosine_similarity
 
@@ -96,9 +100,11 @@ def read_batch(
         if with_masks:
             if pair.get("masks") is None:
                 raise ValueError(f"localisation and {TRUE_MASK} need masks, and pair {ids[row]!r} has none")
-            masks.append(torch.from_numpy(np.array(pair["masks"]) > 0))
-            other = pair.get("other_masks")
-            others.append(torch.zeros_like(masks[-1]) if other is None else torch.from_numpy(np.array(other) > 0))
+            masks.append(read_mask(clip, pair, "masks", ids[row]))
+            if not masks[-1].any():
+                raise ValueError(f"masks of pair {ids[row]!r} must have at least one pixel in what the model sees")
+            lacks = pair.get("other_masks") is None
+            others.append(torch.zeros_like(masks[-1]) if lacks else read_mask(clip, pair, "other_masks", ids[row]))
     if not kept:
         return None
     shapes = sorted({tuple(picture.shape[1:]) for picture in pictures})
@@ -115,6 +121,29 @@ def read_batch(
         torch.stack(others) if with_masks else None,
         wrong,
     )
+
+
+def read_mask(clip: HookedCLIP, pair: Mapping[str, Any], name: str, key: str) -> Tensor:
+    """Return where a mask of a pair is above 0, resized and cropped as the image processor does with its picture."""
+    mask, image = pair[name], pair["image"]
+    with suppress(ValueError):  # ragged lists
+        mask = mask.cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
+    if isinstance(image, str | Path):
+        image = Image.open(Path(image).expanduser())
+    if isinstance(image, Image.Image):
+        image = np.asarray(ImageOps.exif_transpose(image))
+    size = tuple(image.shape[1:] if isinstance(image, Tensor) else image.shape[:2])
+    if not isinstance(mask, np.ndarray) or mask.dtype.kind not in "buif" or mask.shape != size:
+        got = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise ValueError(f"{name} of pair {key!r} must be numbers of the size of its picture, {size}, got {got}")
+    if not np.isfinite(mask).all():
+        raise ValueError(f"{name} of pair {key!r} must be finite, got NaN or infinity")
+    if isinstance(image, Tensor):
+        return torch.from_numpy(mask > 0)
+    like = copy.copy(clip)
+    like.image_processor = copy.copy(clip.image_processor)
+    like.image_processor.resample, like.image_processor.do_normalize = Image.Resampling.NEAREST, False
+    return to_pixel_values(like, (mask > 0).astype(np.uint8) * 255)[0, 0].cpu() > 0
 
 
 def read_pairs(clip: HookedCLIP, pairs: Pairs, truncate: bool = False) -> Batch:

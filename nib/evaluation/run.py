@@ -238,7 +238,8 @@ class Parts:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         modules = [path for path in Path(nib.__file__).parent.rglob("*.py") if path.name != "plotting.py"]
-        self.made_by = hash_all(*map(to_bytes, clip.model.state_dict().values()), hash_code(modules))
+        settings = clip.model.config.to_json_string()  # models of equal weights may differ in activation or heads
+        self.made_by = hash_all(*map(to_bytes, clip.model.state_dict().values()), settings, hash_code(modules))
 
     def get(self, work: Work) -> pd.DataFrame:
         """Read a part, or compute and write it."""
