@@ -16,6 +16,8 @@ from nib.checks import check_count, shorten
 
 SHARES = {"image_increase": 100, "text_increase": 100, "constant_map": 1, "text_constant_map": 1}  # what a hit counts
 
+SHARED = 10**7  # draws kept for the next group of the same size
+
 
 def bootstrap_interval(values: np.ndarray, seed: int = 0, n_resamples: int = 2000) -> tuple[float, float]:
     """Return the 95 % percentile bootstrap interval of the mean.
@@ -34,7 +36,13 @@ def bootstrap_interval(values: np.ndarray, seed: int = 0, n_resamples: int = 200
         raise ValueError(f"values must be at least 2 finite numbers, got shape {values.shape}")
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
-    means = values[_draw(len(values), n_resamples, seed)].mean(1)
+    if len(values) * n_resamples <= SHARED:
+        means = values[_draw(len(values), n_resamples, seed)].mean(1)
+    else:  # the same draws, some rows at once
+        generator, rows = np.random.default_rng(seed), max(1, SHARED // len(values))
+        counts = [min(rows, n_resamples - first) for first in range(0, n_resamples, rows)]
+        draws = (generator.integers(0, len(values), (count, len(values))) for count in counts)
+        means = np.concatenate([values[draw].mean(1) for draw in draws])
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 
