@@ -70,8 +70,9 @@ def evaluate(
     settings, pictures, weights or code of `nib` are not read.
 
     Args:
-        pairs: rows with `id`, `image` and `text`, and for localisation `masks`; a data set from `nib.datasets.load`
-            or a list of dicts. A picture that cannot be read is skipped, with a warning.
+        pairs: rows with `id`, `image` and `text`, and for localisation `masks` of the size of their pictures, which are
+            resized and cropped with them; a data set from `nib.datasets.load`, a list of dicts or a table. A picture
+            that cannot be read is skipped, with a warning.
         methods: names, or dicts of a method and its parameters, `{"method": "m2ib", "beta": 0.5}`. Beside those of
             `nib.METHODS` there is a control, "true_mask", whose map is `masks`; it says nothing of the text.
         protocol: one of `PROTOCOLS`, or several. "released" weights the text as the released code does, and attributes
@@ -97,7 +98,8 @@ def evaluate(
 
     Raises:
         KeyError, TypeError: an unknown method or parameter.
-        ValueError: another bad argument, no pairs, an id that occurs twice, or a caption that is empty or too long.
+        ValueError: another bad argument, no pairs, an id that occurs twice, a caption that is empty or too long, or a
+            mask of another size than its picture.
     """
     settings = check_settings(clip, methods, may_be_masks=True)
     described = [_describe(setting) for setting in settings]
