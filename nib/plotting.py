@@ -6,7 +6,6 @@ limits: zero is neutral and lets the grey picture through.
 """
 
 import io
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +19,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
+from nib.checks import check_count
+from nib.files import to_path, write_whole
 from nib.heatmaps import upsample
 
 COLOURS = "RdBu_r"
@@ -43,13 +44,18 @@ def draw_map(axes: Axes, picture: np.ndarray, scores: np.ndarray, limit: float |
     """Lay signed patch scores over a picture; the stronger a score, the less of the picture shows.
 
     Args:
-        picture: (height, width, 3) uint8.
-        scores: (grid_h, grid_w), signed.
+        picture: (height, width, 3) uint8, or (height, width), grey.
+        scores: (grid_h, grid_w), signed and finite.
         limit: the score drawn in full colour; the largest absolute score if None.
     """
+    picture, scores = np.asarray(picture), np.asarray(scores)
+    if picture.ndim not in (2, 3) or scores.ndim != 2 or not scores.size or not np.isfinite(scores).all():
+        raise ValueError(
+            f"a picture (height, width, 3) and a finite map (., .) are drawn, got {picture.shape} and {scores.shape}"
+        )
     limit = limit or symmetric_limit(scores)
     large = upsample(torch.as_tensor(scores, dtype=torch.float32)[None], picture.shape[:2])[0].numpy()
-    grey = 0.35 + 0.65 * picture.astype(float).mean(-1) / 255
+    grey = 0.35 + 0.65 * (picture.astype(float) if picture.ndim == 2 else picture.astype(float).mean(-1)) / 255
     axes.imshow(grey, cmap="gray", vmin=0, vmax=1)
     strength = 0.9 * np.clip(np.abs(large) / limit, 0, 1) ** 0.7
     axes.imshow(large, cmap=COLOURS, vmin=-limit, vmax=limit, alpha=strength)
@@ -111,6 +117,8 @@ def plot_maps(
         columns: panels in a row.
         share_limits: one colour scale, with its bar, for all panels; else one each, without bars.
     """
+    check_count("columns", columns)
+    check_count("the number of maps", len(maps))
     columns = min(columns, len(maps))
     rows = -(-len(maps) // columns)
     side = min(1.75, (WIDTH - (0.6 if share_limits else 0)) / columns)
@@ -144,6 +152,8 @@ def plot_methods(
         scores: method -> (grid_h, grid_w) patch scores and (words,) word scores.
         columns: panels in a row.
     """
+    check_count("columns", columns)
+    check_count("the number of methods", len(scores))
     rows = -(-len(scores) // columns)
     figure = new_figure(WIDTH, 2.25 * rows)
     panels = figure.subfigures(rows, columns, squeeze=False).flat
@@ -163,8 +173,9 @@ def save_figure(figure: Figure, frame: pd.DataFrame, stem: str | Path) -> None:
     files. A PNG has 300 dots an inch and 256 colours; where there are pictures 200 dots, finer than what a model sees,
     and all colours, so that files stay small. The PDF has 300 everywhere.
     """
-    stem = Path(stem)
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    stem = to_path("stem", stem)
+    if not isinstance(figure, Figure) or not isinstance(frame, pd.DataFrame):
+        raise TypeError(f"a Figure and a DataFrame are saved, got {type(figure).__name__}, {type(frame).__name__}")
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # the layout would move a little with every further drawing
     pixels = io.BytesIO()
@@ -179,6 +190,5 @@ def save_figure(figure: Figure, frame: pd.DataFrame, stem: str | Path) -> None:
 
 
 def _write(stem: Path, ending: str, write: Callable[[Path], None]) -> None:
-    path = stem.with_name(f"{stem.name}.{ending}")  # a stem may hold dots
-    write(path.with_name(f"{path.name}.tmp"))
-    os.replace(path.with_name(f"{path.name}.tmp"), path)
+    with write_whole(stem.with_name(f"{stem.name}.{ending}")) as partial:  # a stem may hold dots
+        write(partial)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import papermill
+from nbformat import ValidationError
 from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.tokens import AliasToken
 
@@ -36,10 +37,9 @@ def read_profile(name: str, notebooks: Sequence[Path], given: Iterable[tuple[str
     for notebook in map(Notebook, dict.fromkeys(notebooks)):
         parameters = find_parameters(name, notebook)
         for key, text in given:
-            value = text if isinstance(notebook.defaults.get(key), str) else YAML().load(text)
+            value = text if isinstance(notebook.defaults.get(key), str) else _parse(f"{key}={text}", text)
             parameters[key] = notebook.check((key,), value, lambda keys, text: ValueError(f"{keys[0]}: {text}"))
-        edition = read_edition(notebook.path, drawn=True)
-        runs.append(name_run(notebook.path, parameters, notebook.fill(parameters), edition))
+        runs.append(name_run(notebook.path, parameters, notebook.fill(parameters), read_edition(notebook.path, True)))
     return runs
 
 
@@ -75,11 +75,9 @@ def read_grid(path: Path) -> list[Run]:
         raise make_error(("axes",), f"set twice, by parameters or another axis: {', '.join(sorted(twice))}")
     if (n_runs := math.prod(map(len, axes))) > 100_000:
         raise make_error(("axes",), f"must make at most 100,000 runs, got {n_runs:,}: divide them among files")
-    edition, runs = read_edition(notebook.path), []
-    for parts in itertools.product(*axes):
-        given = fixed | {key: value for part in parts for key, value in part.items()}
-        runs.append(name_run(notebook.path, given, notebook.fill(given), edition))
-    return runs
+    edition = read_edition(notebook.path)
+    sets = (fixed | {key: part[key] for part in parts for key in part} for parts in itertools.product(*axes))
+    return [name_run(notebook.path, given, notebook.fill(given), edition) for given in sets]
 
 
 def _read_axis(axis: str, lists: Any, notebook: "Notebook", make_error: Callable) -> list[dict[str, Any]]:
@@ -88,9 +86,10 @@ def _read_axis(axis: str, lists: Any, notebook: "Notebook", make_error: Callable
     for key, values in lists.items() if axis == "zip" and isinstance(lists, dict) else [(axis, lists)]:
         keys = ("axes", axis) if key == axis else ("axes", axis, key)
         if key == "shard":  # all of them, so that no two of a grid overlap
-            if not isinstance(values, dict) or list(values) != ["of"] or type(n := values["of"]) is not int or n < 1:
-                raise make_error(keys, f"must be {{of: n}} with n at least 1, got {values!r}")
-            values = [[i, n] for i in range(n)]
+            fits = isinstance(values, dict) and list(values) == ["of"] and type(values["of"]) is int
+            if not fits or not 1 <= values["of"] <= 100_000:
+                raise make_error(keys, f"must be {{of: n}}, n at least 1, got {values!r}, and at most 100,000")
+            values = [[i, values["of"]] for i in range(values["of"])]
         if not isinstance(values, list) or not values:
             raise make_error(keys, f"must be a list of at least one value, got {values!r}")
         columns[key] = [notebook.check(keys, value, make_error) for value in values]
@@ -108,7 +107,10 @@ class Notebook:
     def __init__(self, path: Path):
         if path.suffix != ".ipynb" or not path.is_file():
             raise ValueError(f"no notebook at {path}")
-        self.path, declared = path.resolve(), papermill.inspect_notebook(str(path))
+        try:
+            self.path, declared = path.resolve(), papermill.inspect_notebook(str(path))
+        except (ValueError, ValidationError) as error:
+            raise ValueError(f"{path} is no notebook: {error}") from error
         if lacking := set(RESERVED[:2]) - set(declared):
             raise ValueError(f"{path.name} must declare {', '.join(sorted(lacking))}, which the runner sets")
         self.defaults = dict.fromkeys(declared)  # None takes any value: in the place of code that is no literal, too
@@ -118,13 +120,12 @@ class Notebook:
 
     def check(self, keys: tuple, value: Any, make_error: Callable) -> Any:
         """Return a value of the parameter that the last key names, as the notebook gets it, or raise the error."""
-        name, plain = keys[-1], json.loads(json.dumps(value, default=str))
+        name, plain = keys[-1], json.loads(json.dumps(value, default=str), parse_constant=str)
         if name not in self.fill({}):
             raise make_error(keys, f"{self.path.name} takes no {name} but {', '.join(self.fill({}))}")
-        if plain != value:  # a date, a mapping from numbers, NaN
+        if plain != value:  # a date, a mapping from numbers, NaN, infinity
             raise make_error(keys, f"must be numbers, text, lists and mappings from text, got {value!r}")
-        default = self.defaults[name]
-        plain = float(plain) if isinstance(default, float) and type(plain) is int else plain
+        plain = float(plain) if isinstance(default := self.defaults[name], float) and type(plain) is int else plain
         if None not in (plain, default) and type(plain) is not type(default):
             must = f"must be {type(default).__name__}, as {name} = {default!r} in {self.path.name}"
             raise make_error(keys, f"{must}, got {plain!r} ({type(plain).__name__})")
@@ -135,15 +136,19 @@ class Notebook:
         return {name: value for name, value in (self.defaults | given).items() if name not in RESERVED}
 
 
-def read_yaml(path: Path) -> tuple[dict, Callable]:
-    """Return a YAML file of texts and mappings, and the function that makes an error which names a key and its line."""
+def _parse(name: str | Path, source: str | Path) -> Any:
     try:
-        text = path.read_text()
+        text = source.read_text() if isinstance(source, Path) else source
         if any(isinstance(token, AliasToken) for token in YAML().scan(text)):  # a few lines of them make gigabytes
             raise ValueError("aliases (*name) are not taken: write out what they stand for")
-        values = YAML().load(text)
-    except (OSError, ValueError, YAMLError) as error:  # among the last a key that is given twice
-        raise ValueError(f"{path} cannot be read: {error}") from error
+        return YAML().load(text)
+    except (OSError, ValueError, YAMLError, RecursionError) as error:  # also a key that is given twice
+        raise ValueError(f"{name} cannot be read: {error}") from error
+
+
+def read_yaml(path: Path) -> tuple[dict, Callable]:
+    """Return a YAML file of texts and mappings, and the function that makes an error which names a key and its line."""
+    values = _parse(path, path)
 
     def make_error(keys: tuple, text: str) -> ValueError:
         node, line = values, ""
@@ -154,6 +159,6 @@ def read_yaml(path: Path) -> tuple[dict, Callable]:
         return ValueError(f"{path}{line}, {'.'.join(map(str, keys))}: {text}")
 
     for key, value in values.items() if isinstance(values, dict) else [("the file", [values])]:
-        if not isinstance(value or {}, dict | str):
+        if value and not isinstance(value, str if key in ("extends", "notebook") else dict):
             raise make_error((key,), f"must be a mapping, got {value!r}")
     return values, make_error

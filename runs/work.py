@@ -1,7 +1,4 @@
-"""Spread runs over Dask workers; a worker runs each notebook in a process of its own and leaves nothing of it behind.
-
-A pipe leads from worker to process, which ends itself and its kernel when that closes, or its folder is gone.
-"""
+"""Spread runs over Dask workers; each notebook runs in a process of its own, which leaves nothing of it behind."""
 
 import logging
 import os
@@ -79,8 +76,7 @@ def attempt(run: Run, folder: str, driver: str, timeout: float | None = None, gp
 
     After `timeout` seconds it is killed with all that it has started. Of `gpus` it sees that of this worker.
     """
-    store = Store(folder)
-    if store.has(run.name):
+    if (store := Store(folder)).has(run.name):
         return "cached"
     _check(run)
     place = store.begin(run, driver)
@@ -92,8 +88,7 @@ def attempt(run: Run, folder: str, driver: str, timeout: float | None = None, gp
 
 def _check(run: Run) -> None:
     """Refuse a run whose result, made here and now, would depend on other things than its name says."""
-    found = read_edition(run.notebook, "figures" in run.edition)
-    if found != run.edition:
+    if (found := read_edition(run.notebook, "figures" in run.edition)) != run.edition:
         raise Failed(f"what it depends on has changed since the command was given: {found}, not {run.edition}")
 
 

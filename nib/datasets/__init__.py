@@ -4,17 +4,19 @@ Exports `load`, `best_captions`, `save_ids`, `object_prompts`, `with_article`, a
 sources: `NAMES` (embedded) and `SOURCES` (public).
 """
 
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import Dataset
 
-from nib.checks import check_count
+from nib.checks import check_count, shorten
 from nib.datasets.captions import best_captions, read_ids, replace_texts, save_ids
 from nib.datasets.embedded import NAMES, SCENES, load_embedded, object_prompts, with_article
 from nib.datasets.own import load_own
 from nib.datasets.public import SOURCES, load_public
+from nib.files import to_path
 
 __all__ = ["NAMES", "SCENES", "SOURCES", "best_captions", "load", "object_prompts", "save_ids", "with_article"]
 
@@ -62,19 +64,20 @@ def load(
 
     Raises:
         KeyError: unknown name.
-        TypeError: a parameter that the source does not have.
-        ValueError: unknown split or ids, missing columns, or a limit below 1.
+        TypeError: a parameter that the source does not have, or a name or ids of another type.
+        ValueError: unknown split or ids, missing columns, a file that cannot be read, or a limit below 1.
         FileNotFoundError: the data cannot be had; the message says how they can.
     """
+    where = to_path("name", name)
     if limit is not None:
         check_count("limit", limit)
     check_count("seed", seed, 0)
     if limit is not None and ids is not None:
         raise ValueError(f"ids say which rows to take: leave limit out, got {limit}")
     kind = "embedded" if name in NAMES else "public" if name in SOURCES else "own"
-    if kind == "own" and not Path(name).exists():
+    if kind == "own" and not os.path.exists(where):  # also of a name that is too long for one
         known = sorted([*NAMES, *SOURCES])
-        raise KeyError(f"data set must be one of {known} or a folder or file of your own, got {str(name)!r}")
+        raise KeyError(f"data set must be one of {known} or a folder or file of your own, got {shorten(str(name))}")
     _check_options(name, kind, path=path, image_column=image_column, text_column=text_column)
     ids, texts = read_ids(ids)
     if kind == "embedded":
@@ -82,7 +85,7 @@ def load(
     elif kind == "public":
         dataset = load_public(name, split, limit, seed, ids, path, progress)
     else:
-        dataset = load_own(name, split, limit, seed, ids, image_column, text_column, progress)
+        dataset = load_own(where, split, limit, seed, ids, image_column, text_column, progress)
     _warn_of(name, dataset.skipped)
     return replace_texts(dataset, texts) if texts else dataset
 

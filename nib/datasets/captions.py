@@ -4,8 +4,7 @@ Exports `best_captions`, `save_ids`, `read_ids` and `replace_texts`.
 """
 
 import csv
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from nib.checks import check_count
 from nib.clip import HookedCLIP
+from nib.files import to_path, write_whole
 from nib.inputs import to_pixel_values, to_tokens
 
 PROTOCOLS = ("paper", "released")
@@ -50,8 +50,12 @@ def best_captions(
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol must be one of {list(PROTOCOLS)}, got {protocol!r}")
     check_count("batch_size", batch_size)
+    if not isinstance(dataset, Dataset):
+        raise TypeError(f"captions are chosen in a data set of `nib.datasets.load`, got {type(dataset).__name__}")
     if "captions" not in dataset.column_names:
         raise ValueError(f"the data set must have a column 'captions' to choose from, got {dataset.column_names}")
+    if empty := [number for number, captions in enumerate(dataset["captions"]) if not captions]:
+        raise ValueError(f"every row must have captions to choose from, rows {empty[:10]} (from 0) have none")
     texts = []
     starts = range(0, len(dataset), batch_size)
     for first in tqdm(starts, desc="best captions", unit="batch", delay=3, disable=not progress):
@@ -85,14 +89,13 @@ def save_ids(dataset: Dataset, path: str | Path) -> Path:
     Returns:
         The path.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.tmp")
-    with draft.open("w", newline="", encoding="utf-8") as file:
+    path = to_path("path", path)
+    if not isinstance(dataset, Dataset):
+        raise TypeError(f"ids are those of a data set of `nib.datasets.load`, got {type(dataset).__name__}")
+    with write_whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["id", "text"])
         writer.writerows(zip(dataset["id"], dataset["text"]))
-    os.replace(draft, path)
     return path
 
 
@@ -101,17 +104,21 @@ def read_ids(ids: str | Path | Sequence[str] | None) -> tuple[list[str] | None, 
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no column `id`, no ids, or an id that comes twice.
+        TypeError: neither a path nor ids.
+        ValueError: a file that cannot be read, no column `id`, no ids, or an id that comes twice.
     """
     if ids is None:
         return None, None
     texts = None
     if isinstance(ids, (str, Path)):
-        if not Path(ids).is_file():
+        if not to_path("ids", ids).is_file():
             raise FileNotFoundError(f"no file of ids at {str(ids)!r}")
-        with Path(ids).open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            rows, columns = list(reader), reader.fieldnames or []
+        try:
+            with to_path("ids", ids).open(newline="", encoding="utf-8-sig") as file:
+                reader = csv.DictReader(file)
+                rows, columns = list(reader), reader.fieldnames or []
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{str(ids)!r} must be a CSV file in UTF-8: {error}") from error
         if "id" not in columns:
             raise ValueError(f"{str(ids)!r} must have a column 'id', got {list(columns)}")
         texts = [row["text"] for row in rows] if "text" in columns else None
@@ -119,6 +126,8 @@ def read_ids(ids: str | Path | Sequence[str] | None) -> tuple[list[str] | None, 
         if empty:
             raise ValueError(f"{len(empty)} captions in {str(ids)!r} are empty: {', '.join(empty[:5])}")
         ids = [row["id"] for row in rows]
+    if not isinstance(ids, Iterable):
+        raise TypeError(f"ids must be a list of ids or a file of them, got {type(ids).__name__}")
     ids = [str(key) for key in ids]
     if not ids or len(set(ids)) < len(ids):
         twice = sorted({key for key in ids if ids.count(key) > 1})

@@ -20,6 +20,8 @@ NAMES = ("scenes", "captions", "objects", "aerial", "unseen")
 
 def with_article(noun: str) -> str:
     """Put "a" or "an" before a noun."""
+    if not noun:
+        raise ValueError("a noun must have at least one letter, got ''")
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
@@ -86,4 +88,7 @@ def object_prompts(
     found = images, prompts, np.stack(masks)
     found += (np.stack(others),) if with_others else ()
     turned = [prompts[row:] + prompts[:row] for row in range(len(prompts))] if with_absent else []
-    return (*found, [next(p for p in ps if p not in own) for ps, own in zip(turned, held)]) if with_absent else found
+    absent = [next((p for p in ps if p not in own), None) for ps, own in zip(turned, held)]
+    if None in absent:
+        raise ValueError(f"no prompt asks for what picture {absent.index(None)} does not hold: take more than {limit}")
+    return (*found, absent) if with_absent else found

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset, Image
 from datasets.table import InMemoryTable
 
+from nib.checks import shorten
 from nib.datasets.hub import open_split
 from nib.datasets.rows import name_captions, pick
 
@@ -21,7 +22,8 @@ TEXTS = ("text", "caption", "captions", "txt", "caption_0", "title", "descriptio
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 READERS = {
     ".csv": lambda file: pd.read_csv(file, dtype=str, keep_default_na=False),
-    ".jsonl": lambda file: pd.read_json(file, lines=True, dtype=False),
+    ".jsonl": lambda file: _fill(pd.read_json(file, lines=True, dtype=False, encoding="utf-8-sig")),
+    ".parquet": lambda file: Dataset(InMemoryTable(pq.read_table(file))),
 }
 
 
@@ -46,7 +48,11 @@ def load_own(
     if isinstance(rows, Dataset) and isinstance(rows.features[image_column], Image):
         rows = rows.cast_column(image_column, Image(decode=False))
     numbered = [name for name in columns if re.fullmatch(r"caption_\d+", name)]
-    texts = sorted(numbered) if text_column == "caption_0" else [text_column]
+    texts = (
+        sorted(numbered, key=lambda name: int(name.removeprefix("caption_")))
+        if text_column == "caption_0"
+        else [text_column]
+    )
     _check_captions(rows, texts, path)
 
     def read(number: int) -> dict:
@@ -62,19 +68,30 @@ def _open(path: Path, split: str | None) -> tuple[Dataset | list[dict], list[str
     """Return rows, the names of their columns, and the folder that paths are relative to."""
     folder = path / split if path.is_dir() and split and (path / split).is_dir() else path
     tables = [folder / name for name in TABLES if (folder / name).is_file()]
+    if (folder / "dataset_info.json").is_file() and (folder / "state.json").is_file():
+        raise ValueError(
+            f"{str(folder)!r} was written by `save_to_disk`: write a file with `to_parquet`, and load that"
+        )
     if path.is_dir() and not tables:
         rows = open_split(path, split)
         return rows, rows.column_names, path
     table = tables[0] if tables else path
     if split is not None and folder == path:
         raise ValueError(f"{str(path)!r} has no splits, got split={split!r}")
-    if table.suffix == ".parquet":
-        rows = Dataset(InMemoryTable(pq.read_table(table)))
-        return rows, rows.column_names, table.parent
     if table.suffix not in READERS:
-        raise ValueError(f"a table must be one of {sorted([*READERS, '.parquet'])}, got {str(table)!r}")
-    frame = READERS[table.suffix](table)
-    return frame.to_dict("records"), list(frame.columns), table.parent
+        raise ValueError(f"a table must be one of {sorted(READERS)}, got {str(table)!r}")
+    try:
+        rows = READERS[table.suffix](table)
+    except ValueError as error:  # those of pandas and Arrow, and text that is not in UTF-8
+        raise ValueError(f"{str(table)!r} cannot be read as {table.suffix}: {str(error).strip()}") from error
+    if isinstance(rows, Dataset):
+        return rows, rows.column_names, table.parent
+    return rows.to_dict("records"), list(rows.columns), table.parent
+
+
+def _fill(frame: pd.DataFrame) -> pd.DataFrame:
+    """Put None where a row lacks a column: pandas' NaN is a number."""
+    return frame.astype(object).where(frame.notna(), None)
 
 
 def _find_column(kind: str, name: str | None, known: Sequence[str], columns: list[str], path: Path) -> str:
@@ -88,7 +105,10 @@ def _find_column(kind: str, name: str | None, known: Sequence[str], columns: lis
 
 def _name_rows(rows: Dataset | list[dict], columns: list[str], image_column: str, path: Path) -> list[str]:
     if "id" in columns:
-        keys = [str(key) for key in _read_column(rows, "id")]
+        keys = _read_column(rows, "id")
+        if empty := [number for number, key in enumerate(keys) if key is None or not str(key).strip()]:
+            raise ValueError(f"column 'id' of {str(path)!r} is empty in rows {empty[:10]} (from 0)")
+        keys = [str(key) for key in keys]
         twice = sorted({key for key in keys if keys.count(key) > 1}) if len(set(keys)) < len(keys) else []
         if twice:
             raise ValueError(f"column 'id' of {str(path)!r} must be unique, got twice {', '.join(twice[:5])}")
@@ -120,19 +140,20 @@ def _to_text(values: Sequence[Any]) -> dict:
     (value, *more) = values
     if not more and not isinstance(value, (list, tuple)):
         return {"text": value if isinstance(value, str) and value.strip() else ""}
-    return name_captions(value if not more else values)
+    captions = values if more else value
+    if not all(caption is None or isinstance(caption, str) for caption in captions):
+        return {"text": ""}
+    return name_captions(captions)
 
 
 def _to_picture(value: Any, folder: Path, what: str) -> dict:
     """Make the mapping of bytes and path that a picture is kept as."""
-    if isinstance(value, str):
-        return {"bytes": None, "path": str((folder / value).resolve())}
-    if isinstance(value, bytes):
-        return {"bytes": value, "path": None}
-    if isinstance(value, dict) and {"bytes", "path"} & set(value):
-        path = value.get("path")
-        content = value.get("bytes")
-        return {"bytes": content, "path": path if content or not path else str((folder / path).resolve())}
-    if value is None:
-        return {"bytes": None, "path": None}
-    raise ValueError(f"{what} must hold encoded pictures or paths, got {type(value).__name__}")
+    got = shorten(value) if isinstance(value, dict) else type(value).__name__
+    if not isinstance(value, dict):
+        value = {"bytes": value} if isinstance(value, bytes) else {"path": value}
+    content, path = value.get("bytes"), value.get("path")
+    if not isinstance(content, bytes | None) or not isinstance(path, str | None) or not {"bytes", "path"} & set(value):
+        raise ValueError(f"{what} must hold encoded pictures or paths, got {got}")
+    if "\0" in (path or ""):
+        raise ValueError(f"{what} must hold encoded pictures or paths, got {path!r}")
+    return {"bytes": content, "path": path if content or not path else str((folder / path).resolve())}

@@ -8,6 +8,7 @@ with `id`, `image` (a mapping of `bytes` and `path`, one of which may be None), 
 import io
 import struct
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -118,12 +119,12 @@ def _find_fault(row: dict) -> str | None:
     content, path = row["image"]["bytes"], row["image"]["path"]
     if content is None and path is None:
         return "it has no picture"
+    if content is None and not Path(path).is_file():  # a pipe would be waited for
+        return f"there is no picture at {path!r}"
     try:
         with Image.open(path if content is None else io.BytesIO(content)) as picture:
             picture.load()
             mode = picture.mode
-    except FileNotFoundError:
-        return f"there is no picture at {path!r}"
     except UnidentifiedImageError:
         return "its picture is in no known format"
     except BROKEN as error:
@@ -132,10 +133,15 @@ def _find_fault(row: dict) -> str | None:
 
 
 def _to_dataset(rows: list[dict]) -> Dataset:
-    features = Features(SCHEMA | (CAPTIONS if "captions" in rows[0] else {}))
+    features = Features(SCHEMA | (CAPTIONS if any("captions" in row for row in rows) else {}))
     # chunk by chunk, because one Arrow array holds at most 2 GB
     chunks = [
-        pa.Table.from_pylist([{name: row[name] for name in features} for row in rows[first : first + 100]])
+        pa.Table.from_pylist(
+            [
+                {name: row[name] if name in row else [row["text"]] for name in features}
+                for row in rows[first : first + 100]
+            ]
+        )
         for first in range(0, len(rows), 100)
     ]
     table = pa.concat_tables([chunk.cast(features.arrow_schema) for chunk in chunks])

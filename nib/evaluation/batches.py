@@ -1,18 +1,25 @@
 """Read pairs and settings, and say what is wrong with them before any work.
 
-Exports `Batch`, `Pairs`, `Setting`, `read_batch`, `read_pairs`, `column`, `check_settings` and `check_setting`.
+Exports `Batch`, `Pairs`, `Setting`, `read_batch`, `read_pairs`, `to_rows`, `column`, `check_settings` and
+`check_setting`.
 """
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, cosine_similarity
 
 from nib.attribution import check_method
+from nib.checks import shorten
 from nib.clip import HookedCLIP
 from nib.datasets.rows import BROKEN
 from nib.evaluation.parts import hash_all, to_bytes
@@ -96,9 +103,11 @@ def read_batch(
         if with_masks:
             if pair.get("masks") is None:
                 raise ValueError(f"localisation and {TRUE_MASK} need masks, and pair {ids[row]!r} has none")
-            masks.append(torch.from_numpy(np.array(pair["masks"]) > 0))
-            other = pair.get("other_masks")
-            others.append(torch.zeros_like(masks[-1]) if other is None else torch.from_numpy(np.array(other) > 0))
+            masks.append(read_mask(clip, pair, "masks", ids[row]))
+            if not masks[-1].any():
+                raise ValueError(f"masks of pair {ids[row]!r} must have at least one pixel in what the model sees")
+            lacks = pair.get("other_masks") is None
+            others.append(torch.zeros_like(masks[-1]) if lacks else read_mask(clip, pair, "other_masks", ids[row]))
     if not kept:
         return None
     shapes = sorted({tuple(picture.shape[1:]) for picture in pictures})
@@ -117,12 +126,36 @@ def read_batch(
     )
 
 
+def read_mask(clip: HookedCLIP, pair: Mapping[str, Any], name: str, key: str) -> Tensor:
+    """Return where a mask of a pair is above 0, resized and cropped as the image processor does with its picture."""
+    mask, image = pair[name], pair["image"]
+    with suppress(ValueError):  # ragged lists
+        mask = mask.cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
+    if isinstance(image, str | Path):
+        image = Image.open(Path(image).expanduser())
+    if isinstance(image, Image.Image):
+        image = np.asarray(ImageOps.exif_transpose(image))
+    size = tuple(image.shape[1:] if isinstance(image, Tensor) else image.shape[:2])
+    if not isinstance(mask, np.ndarray) or mask.dtype.kind not in "buif" or mask.shape != size:
+        got = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise ValueError(f"{name} of pair {key!r} must be numbers of the size of its picture, {size}, got {got}")
+    if not np.isfinite(mask).all():
+        raise ValueError(f"{name} of pair {key!r} must be finite, got NaN or infinity")
+    if isinstance(image, Tensor):
+        return torch.from_numpy(mask > 0)
+    like = copy.copy(clip)
+    like.image_processor = copy.copy(clip.image_processor)
+    like.image_processor.resample, like.image_processor.do_normalize = Image.Resampling.NEAREST, False
+    return to_pixel_values(like, (mask > 0).astype(np.uint8) * 255)[0, 0].cpu() > 0
+
+
 def read_pairs(clip: HookedCLIP, pairs: Pairs, truncate: bool = False) -> Batch:
     """Read all pairs into one batch.
 
     Raises:
         ValueError: not one of the pictures can be read, or a bad caption.
     """
+    pairs = to_rows(pairs)
     texts, ids = column(pairs, "text"), [str(value) for value in column(pairs, "id")]
     batch = read_batch(clip, pairs, range(len(ids)), ids, texts, truncate, False, [])
     if batch is None:
@@ -130,21 +163,48 @@ def read_pairs(clip: HookedCLIP, pairs: Pairs, truncate: bool = False) -> Batch:
     return batch
 
 
+def to_rows(pairs: Pairs) -> Pairs:
+    """Return pairs as rows that can be read by number: a table or generator is made a list of them.
+
+    Raises:
+        TypeError: not pairs.
+        ValueError: columns that are not equally long.
+    """
+    if hasattr(pairs, "column_names"):
+        return pairs
+    if isinstance(pairs, pd.DataFrame):
+        return pairs.to_dict("records")
+    if isinstance(pairs, Mapping):
+        lengths = {name: len(values) if hasattr(values, "__len__") else None for name, values in pairs.items()}
+        if len(set(lengths.values())) > 1 or None in lengths.values():
+            raise ValueError(f"the columns of pairs must be lists of one length, got the lengths {lengths}")
+        return [dict(zip(pairs, row)) for row in zip(*pairs.values())]
+    by_number = hasattr(pairs, "__getitem__") and hasattr(pairs, "__len__") and not isinstance(pairs, pd.Series)
+    if not by_number and not isinstance(pairs, Iterable):
+        raise TypeError(f"pairs must be a data set, a table or a list of mappings, got {type(pairs).__name__}")
+    return pairs if by_number else list(pairs)
+
+
 def column(pairs: Pairs, name: str, needed: Sequence[str] = ("id", "image", "text")) -> list:
     """Read one column without decoding the pictures."""
     is_table = hasattr(pairs, "column_names")
-    rows = [set(pairs.column_names)] if is_table else [set(row) for row in pairs]
-    lacking = [row for row in rows if not set(needed) <= row]
+    rows = [] if is_table else [pairs[number] for number in range(len(pairs))]
+    if wrong := [row for row in rows if not isinstance(row, Mapping)]:
+        raise TypeError(f"pairs must be a data set, a table or a list of mappings, got a row {shorten(wrong[0])}")
+    names = [pairs.column_names] if is_table else rows
+    lacking = [each for each in names if not set(needed) <= set(each)]
     if lacking:
         names = " and ".join(", ".join(needed).rsplit(", ", 1))
-        raise ValueError(f"pairs must have the columns {names}, got {', '.join(sorted(lacking[0]))}")
-    return list(pairs[name]) if is_table else [row[name] for row in pairs]
+        raise ValueError(f"pairs must have the columns {names}, got {', '.join(sorted(map(str, lacking[0])))}")
+    return list(pairs[name]) if is_table else [row[name] for row in rows]
 
 
 def check_settings(
     clip: HookedCLIP, methods: Setting | Sequence[Setting], may_be_masks: bool = False
 ) -> list[dict[str, Any]]:
     """Check methods, or a single one, and give each with its parameters as one dict."""
+    if not isinstance(methods, Iterable):
+        raise TypeError(f"methods must be names, or mappings of a method and its parameters, got {methods!r}")
     settings = [methods] if isinstance(methods, (str, Mapping)) else list(methods)
     if not settings:
         raise ValueError("methods must be at least one, got none")
@@ -153,6 +213,8 @@ def check_settings(
 
 def check_setting(clip: HookedCLIP, setting: Setting, may_be_masks: bool = False) -> dict[str, Any]:
     """Check a method and its parameters, and give both as one dict."""
+    if not isinstance(setting, str | Mapping):
+        raise TypeError(f"methods must be names, or mappings of a method and its parameters, got {shorten(setting)}")
     setting = {"method": setting} if isinstance(setting, str) else dict(setting)
     if "method" not in setting:
         raise ValueError(f"a setting must name its method, got {setting}")

@@ -5,8 +5,6 @@ Exports `save_table`, `to_bytes`, `hash_all` and `hash_code`.
 
 import ast
 import hashlib
-import os
-import uuid
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -14,28 +12,34 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor, uint8
 
+from nib.files import to_path, write_whole
+
 
 def save_table(frame: pd.DataFrame, path: str | Path) -> None:
     """Write a table, by the ending of its path as .parquet or .csv, whole or not at all.
 
-    It is written under another name first, then moved into place.
+    A column that parquet cannot hold, such as layers that are numbers and pairs, is written as text.
 
     Raises:
-        ValueError: another ending.
+        TypeError: no table.
+        ValueError: another ending, or a path that cannot be a file.
     """
-    path = Path(path).expanduser()
+    if not isinstance(frame, pd.DataFrame):
+        raise TypeError(f"a table (DataFrame) is written, got {type(frame).__name__}")
+    path = to_path("path", path)
     if path.suffix not in (".parquet", ".csv"):
         raise ValueError(f"a table is written as .parquet or .csv, got {str(path)!r}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
+    with write_whole(path) as partial:
         if path.suffix == ".csv":
             frame.to_csv(partial, index=False, lineterminator="\n")
         else:
-            frame.to_parquet(partial, index=False)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+            texts = {name: column.map(str, na_action="ignore") for name, column in frame.items() if _is_mixed(column)}
+            frame.assign(**texts).to_parquet(partial, index=False)
+
+
+def _is_mixed(column: pd.Series) -> bool:
+    kinds = {type(value) for value in column.dropna()} if column.dtype == object else set()
+    return Tensor in kinds or (len(kinds) > 1 and not kinds <= {int, float})
 
 
 def to_bytes(values: Tensor) -> bytes:

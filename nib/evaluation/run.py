@@ -6,21 +6,25 @@ name holds the hash of all that it depends on. What is there is read, not comput
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 import nib
 from nib.attribution import check_method
 from nib.checks import check_count
 from nib.clip import HookedCLIP
-from nib.evaluation.batches import TRUE_MASK, Batch, Pairs, Setting, check_settings, column, read_batch
+from nib.evaluation.batches import TRUE_MASK, Batch, Pairs, Setting, check_settings, column, read_batch, to_rows
 from nib.evaluation.parts import hash_all, hash_code, save_table, to_bytes
 from nib.evaluation.released import attribute_text_to_batch
+from nib.files import make_folder, to_path
 from nib.inputs import to_tokens
 from nib.methods import METHODS
 from nib.methods.scores import SUMS, Scores
@@ -66,8 +70,9 @@ def evaluate(
     settings, pictures, weights or code of `nib` are not read.
 
     Args:
-        pairs: rows with `id`, `image` and `text`, and for localisation `masks`; a data set from `nib.datasets.load`
-            or a list of dicts. A picture that cannot be read is skipped, with a warning.
+        pairs: rows with `id`, `image` and `text`, and for localisation `masks` of the size of their pictures, which are
+            resized and cropped with them; a data set from `nib.datasets.load`, a list of dicts or a table. A picture
+            that cannot be read is skipped, with a warning.
         methods: names, or dicts of a method and its parameters, `{"method": "m2ib", "beta": 0.5}`. Beside those of
             `nib.METHODS` there is a control, "true_mask", whose map is `masks`; it says nothing of the text.
         protocol: one of `PROTOCOLS`, or several. "released" weights the text as the released code does, and attributes
@@ -93,30 +98,34 @@ def evaluate(
 
     Raises:
         KeyError, TypeError: an unknown method or parameter.
-        ValueError: another bad argument, no pairs, an id that occurs twice, or a caption that is empty or too long.
+        ValueError: another bad argument, no pairs, an id that occurs twice, a caption that is empty or too long, or a
+            mask of another size than its picture.
     """
     settings = check_settings(clip, methods, may_be_masks=True)
-    if twice := [setting for place, setting in enumerate(settings) if setting in settings[:place]]:
+    described = [_describe(setting) for setting in settings]
+    if twice := [setting for place, setting in enumerate(settings) if described[place] in described[:place]]:
         raise ValueError(f"methods must differ, got twice {twice[0]}")
-    protocols = [protocol] if isinstance(protocol, str) else list(protocol)
-    _check_choice("protocol", protocols, list(PROTOCOLS))
-    _check_choice("metrics", metrics, METRICS)
+    protocols = _check_choice("protocol", [protocol] if isinstance(protocol, str) else protocol, list(PROTOCOLS))
+    metrics = _check_choice("metrics", metrics, METRICS)
     for name in protocols if "confidence" in metrics else ():
         check_protocol(clip, name)
     check_count("batch_size", batch_size)
     batch_size = int(batch_size)
     index, n_shards = _check_shard(shard)
+    pairs = to_rows(pairs)
     texts, ids = column(pairs, "text"), [str(value) for value in column(pairs, "id")]
     if not ids or len(set(ids)) < len(ids):
         twice = sorted({name for name in ids if ids.count(name) > 1})[:5] if ids else []
         named = f", and twice {', '.join(twice)}" if twice else ""
         raise ValueError(f"pairs must be at least one, each with an id of its own, got {len(ids)} pairs{named}")
+    if broken := [name for name in ids if name.encode(errors="ignore").decode() != name]:
+        raise ValueError(f"an id must be text that UTF-8 can hold, got {broken[0]!r}")
     to_tokens(clip, texts, truncate)  # a bad caption is found before any work
     absent = None
     if "absent_prompt" in metrics:
         absent = column(pairs, "absent", needed=("absent",))
         to_tokens(clip, absent, truncate)
-    parts = None if output is None else Parts(Path(output), clip)
+    parts = None if output is None else Parts(to_path("output", output), clip)
     names = list(dict.fromkeys(name for setting in settings for name in setting))
     starts = range(0, len(ids), batch_size)[index::n_shards]
     with_masks = "localisation" in metrics or any(setting["method"] == TRUE_MASK for setting in settings)
@@ -129,7 +138,7 @@ def evaluate(
             for setting, found in zip(settings, tables):
                 bar.set_description(setting["method"], refresh=False)
                 if batch is not None:
-                    work = Work(clip, batch, setting, protocols, list(metrics))
+                    work = Work(clip, batch, setting, protocols, metrics)
                     with clip.lock:  # methods switch the kind of attention, and hook the model
                         found.append(work.measure() if parts is None else parts.get(work))
                 bar.update()
@@ -227,7 +236,7 @@ class Work:
 
     def name(self, made_by: str) -> str:
         """Name the part after the method and the hash of all that its numbers depend on."""
-        described = json.dumps([made_by, self.setting, self.protocols, self.metrics], sort_keys=True)
+        described = _describe([made_by, self.setting, self.protocols, self.metrics])
         return f"{self.setting['method']}-{hash_all(described, self.batch.hash())}.parquet"
 
 
@@ -236,39 +245,69 @@ class Parts:
 
     def __init__(self, folder: Path, clip: HookedCLIP):
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         modules = [path for path in Path(nib.__file__).parent.rglob("*.py") if path.name != "plotting.py"]
-        self.made_by = hash_all(*map(to_bytes, clip.model.state_dict().values()), hash_code(modules))
+        settings = clip.model.config.to_json_string()  # models of equal weights may differ in activation or heads
+        self.made_by = hash_all(*map(to_bytes, clip.model.state_dict().values()), settings, hash_code(modules))
 
     def get(self, work: Work) -> pd.DataFrame:
         """Read a part, or compute and write it."""
         path = self.folder / work.name(self.made_by)
-        columns = ["id", "protocol", "metric", "value"]
         if path.exists():
             try:
-                kept = pd.read_parquet(path)
-                if list(kept) == columns and set(kept["id"]) <= set(work.batch.ids):
-                    return kept
-                reason = f"it has the columns {list(kept)}" if list(kept) != columns else "it is of other pairs"
+                return _read_part(path, work.batch.ids)
             except (OSError, ValueError) as error:
                 reason = str(error).partition("\n")[0][:200]
             warnings.warn(f"{path} is no part of this evaluation and is computed again: {reason}", stacklevel=3)
-        save_table(work.measure(), path)
-        return pd.read_parquet(path)
+        frame = work.measure()
+        frame.attrs["rows"] = len(frame)
+        save_table(frame, path)
+        return _read_part(path, work.batch.ids)
+
+
+def _read_part(path: Path, ids: list[str]) -> pd.DataFrame:
+    """Read a part; a ValueError says why it is not a whole one of these pairs."""
+    kept = pd.read_parquet(path)
+    if list(kept) != list(NO_ROWS) or kept["value"].dtype != float:
+        raise ValueError(f"it has the columns {dict(kept.dtypes.map(str))}")
+    if kept["id"].tolist() != ids * (len(kept) // len(ids)):
+        raise ValueError("it is of other pairs")
+    if len(kept) != (rows := kept.attrs.pop("rows", None)):
+        raise ValueError(f"it has {len(kept)} rows of {rows}")
+    return kept
+
+
+def _describe(setting: Any) -> str:
+    """Write a setting as text that tells it from others; a tensor is told by its numbers."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.generic):
+            return value.item()
+        if isinstance(value, Tensor | np.ndarray):
+            return hash_all(to_bytes(torch.as_tensor(value)))
+        raise TypeError(f"a parameter must be numbers, text, lists or tensors, got {type(value).__name__}")
+
+    return json.dumps(setting, sort_keys=True, default=plain)
 
 
 def _repeat(value: Any, rows: int) -> Any:
     """Make a column of a parameter; pandas would take a pair for the column itself."""
-    return [value] * rows if isinstance(value, (tuple, list)) else value
+    return [value] * rows if isinstance(value, (tuple, list, Tensor, np.ndarray)) else value
 
 
-def _check_choice(name: str, values: Sequence[str], known: Sequence[str]) -> None:
-    if not values or isinstance(values, str) or not set(values) <= set(known) or len(set(values)) < len(values):
+def _check_choice(name: str, values: Iterable[str], known: Sequence[str]) -> list[str]:
+    chosen = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else []
+    if not chosen or any(value not in known or chosen.count(value) > 1 for value in chosen):
         raise ValueError(f"{name} must be some of {list(known)}, got {values!r}")
+    return chosen
 
 
 def _check_shard(shard: Sequence[int]) -> tuple[int, int]:
-    whole = len(shard) == 2 and all(isinstance(value, int) and not isinstance(value, bool) for value in shard)
+    whole = (
+        isinstance(shard, Sequence)
+        and len(shard) == 2
+        and all(isinstance(value, int) and not isinstance(value, bool) for value in shard)
+    )
     if not whole or not 0 <= shard[0] < shard[1]:
         raise ValueError(f"shard must be (i, n) with 0 <= i < n, got {shard!r}")
     return shard[0], shard[1]

@@ -1,9 +1,9 @@
 """Measure how far a map keeps what the similarity rests on: Confidence Drop and Increase.
 
-Exports `confidence`, `embed_pairs`, `is_constant`, `PROTOCOLS`, `HIGHER_IS_BETTER` and `DIAGNOSTICS`. Each input is
-multiplied by its own map, stretched to [0, 1], and the similarity of the pair is computed again (Chattopadhyay et al.,
-Grad-CAM++, 2018, on probabilities; the M2IB and NIB papers, on cosines). An all-ones map drops nothing, so
-smooth and bright maps do well: compare with the controls.
+Exports `confidence`, `check_scores`, `embed_pairs`, `is_constant`, `PROTOCOLS`, `HIGHER_IS_BETTER` and `DIAGNOSTICS`.
+Each input is multiplied by its own map, stretched to [0, 1], and the similarity of the pair is computed again
+(Chattopadhyay et al., Grad-CAM++, 2018, on probabilities; the M2IB and NIB papers, on cosines). An all-ones map drops
+nothing, so smooth and bright maps do well: compare with the controls.
 """
 
 from collections.abc import Sequence
@@ -90,18 +90,11 @@ def confidence(
         raise ValueError(f"sides must be some of {list(SIDES)}, got {sides!r}")
     check_count("batch_size", batch_size)
     check_protocol(clip, protocol)
-    pairs = len(input_ids)
-    if len(pixel_values) not in (1, pairs) or len(scores.image) != pairs or scores.text.shape != input_ids.shape:
-        raise ValueError(
-            f"scores must be of these pairs: {tuple(scores.image.shape)} and {tuple(scores.text.shape)}"
-            f" do not fit pictures {tuple(pixel_values.shape)} and captions {tuple(input_ids.shape)}"
-        )
-    if not (scores.image_map.isfinite().all() and scores.text.isfinite().all()):  # it would stretch to a map of ones
-        raise ValueError("scores must be finite, got NaN or infinity")
+    check_scores(pixel_values, input_ids, scores)
     weigh_text = {"paper": _weigh_words, "released": _weigh_stripped}[protocol]
     embeds = embeds or embed_pairs(clip, pixel_values, input_ids, attention_mask, batch_size)
     parts = []
-    for first in range(0, pairs, batch_size):
+    for first in range(0, len(input_ids), batch_size):
         rows = slice(first, first + batch_size)
         mask = None if attention_mask is None else attention_mask[rows]
         image, text = (part[rows] for part in embeds)
@@ -117,6 +110,26 @@ def confidence(
         parts.append(found)
     names = [name for name in (*HIGHER_IS_BETTER, *DIAGNOSTICS) if name in parts[0]]
     return {name: torch.cat([part[name] for part in parts]) for name in names}
+
+
+def check_scores(
+    pixel_values: PixelValues, input_ids: InputIds, scores: Scores, grid: tuple[int, int] | None = None
+) -> None:
+    """Raise a ValueError unless the scores are of these pairs, on this grid where one is given, and finite."""
+    pairs, shape = len(input_ids), tuple(scores.image.shape)
+    if (
+        len(pixel_values) not in (1, pairs)
+        or shape[0] != pairs
+        or scores.text.shape != input_ids.shape
+        or shape[1:] != (grid or shape[1:])
+    ):
+        raise ValueError(
+            f"scores must be of these pairs{f' and of the grid {grid}' if grid else ''}: {shape} and"
+            f" {tuple(scores.text.shape)} do not fit pictures {tuple(pixel_values.shape)} and captions"
+            f" {tuple(input_ids.shape)}"
+        )
+    if not (scores.image_map.isfinite().all() and scores.text.isfinite().all()):  # it would stretch to a map of ones
+        raise ValueError("scores must be finite, got NaN or infinity")
 
 
 def check_protocol(clip: HookedCLIP, protocol: str) -> None:

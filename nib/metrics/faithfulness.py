@@ -15,6 +15,7 @@ from torch.nn.functional import cosine_similarity, pad
 from nib.checks import check_count
 from nib.clip import HookedCLIP
 from nib.methods.scores import Scores
+from nib.metrics.confidence import check_scores
 from nib.shapes import AttentionMask, GridScores, InputIds, PairValues, PixelValues
 
 HIGHER_IS_BETTER = {
@@ -41,8 +42,11 @@ def absent_prompt(right: GridScores, wrong: GridScores) -> dict[str, PairValues]
         0.5 by chance. `absent_agreement`, the rank correlation of the two maps in [-1, 1]: 1 for a map that does not
         depend on the prompt; NaN where one is constant.
     """
-    if right.shape != wrong.shape or right.ndim != 3:
+    right, wrong = (torch.as_tensor(scores).detach() for scores in (right, wrong))
+    if right.shape != wrong.shape or right.ndim != 3 or not right.numel():
         raise ValueError(f"maps must be (batch, ., .) and alike, got {tuple(right.shape)} and {tuple(wrong.shape)}")
+    if not (right.isfinite().all() and wrong.isfinite().all()):
+        raise ValueError("maps must be finite, got NaN or infinity")
     right, wrong = right.flatten(1).double(), wrong.flatten(1).double()
 
     def larger(of_right, of_wrong):
@@ -119,6 +123,7 @@ def infidelity(
     check_count("n_samples", n_samples, limit="samples")
     if not 0 < share < 1:
         raise ValueError(f"share must be in (0, 1), got {share}")
+    check_scores(pixel_values, input_ids, scores, clip.grid(pixel_values))
     side, values = clip.image.patch, []
     with torch.no_grad():
         targets = clip.text.embed(input_ids, attention_mask)
@@ -169,11 +174,12 @@ def max_sensitivity(
     check_count("n_samples", n_samples, limit="samples")
     if not 0 < radius < float("inf"):
         raise ValueError(f"radius must be more than 0 and finite, got {radius}")
-    generator = torch.Generator().manual_seed(seed)
 
-    def perturb(inputs):
+    def perturb(inputs):  # the same draws for every picture, so that none depends on the others of its batch
         inputs = inputs[0] if isinstance(inputs, tuple) else inputs
-        noise = torch.rand(inputs.shape, generator=generator).to(inputs)
+        draws = len(inputs) // len(pixel_values), *inputs.shape[1:]
+        noise = torch.rand(draws, generator=torch.Generator().manual_seed(seed)).to(inputs)
+        noise = noise.repeat(len(pixel_values), 1, 1, 1)
         return inputs + radius * (2 * noise - 1)
 
     def explain_one(inputs):  # captum wraps what it was given, and puts all draws of a picture one after another

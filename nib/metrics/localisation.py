@@ -33,9 +33,9 @@ def pointing_game(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
     Raises:
         ValueError: shapes that do not fit, scores that are not finite, or a mask without a pixel.
     """
-    large = put_on_masks(scores, masks)
+    large, inside = _read(scores, masks)
     highest = large == large.amax((1, 2), keepdim=True)
-    return (highest & masks.bool()).sum((1, 2)) / highest.sum((1, 2))
+    return (highest & inside).sum((1, 2)) / highest.sum((1, 2))
 
 
 def auc(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
@@ -55,8 +55,7 @@ def auc(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
         ValueError: shapes that do not fit, scores that are not finite, or a mask without a pixel or
             without background.
     """
-    large = put_on_masks(scores, masks).flatten(1).cpu()
-    inside = masks.bool().flatten(1).cpu()
+    large, inside = (part.flatten(1).cpu() for part in _read(scores, masks))
     if inside.all(1).any():
         raise ValueError("every mask must leave at least one pixel of background")
     return _area(large, inside, ~inside)
@@ -81,10 +80,11 @@ def selectivity(scores: GridScores, masks: torch.Tensor, other_masks: torch.Tens
         ValueError: shapes that do not fit, scores that are not finite, a mask without a pixel, or a pixel
             on both masks.
     """
-    large = put_on_masks(scores, masks).flatten(1).cpu()
-    if other_masks.shape != masks.shape or (masks.bool() & other_masks.bool()).any():
-        raise ValueError(f"other_masks must be {tuple(masks.shape)} and beside masks, got {tuple(other_masks.shape)}")
-    return _area(large, masks.bool().flatten(1).cpu(), other_masks.bool().flatten(1).cpu())
+    large, inside = _read(scores, masks)
+    beside = _read_masks(other_masks).to(inside.device)
+    if beside.shape != inside.shape or (inside & beside).any():
+        raise ValueError(f"other_masks must be {tuple(inside.shape)} and beside masks, got {tuple(beside.shape)}")
+    return _area(*(part.flatten(1).cpu() for part in (large, inside, beside)))
 
 
 def _area(large: torch.Tensor, inside: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:
@@ -113,9 +113,10 @@ def energy_inside(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
     Raises:
         ValueError: shapes that do not fit, scores that are not finite, or a mask without a pixel.
     """
-    mass = put_on_masks(scores, masks).clamp(min=0)
+    large, inside = _read(scores, masks)
+    mass = large.clamp(min=0)
     mass = torch.where(mass.amax((1, 2), keepdim=True) > 0, mass, 1.0)
-    return (mass * masks.to(mass)).sum((1, 2)) / mass.sum((1, 2))
+    return (mass * inside).sum((1, 2)) / mass.sum((1, 2))
 
 
 def average_precision(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
@@ -130,8 +131,7 @@ def average_precision(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
     Returns:
         (batch,) float64 in [0, 1], higher is better (scikit-learn's `average_precision_score`).
     """
-    large = put_on_masks(scores, masks).flatten(1).cpu().numpy()
-    inside = masks.bool().flatten(1).cpu().numpy()
+    large, inside = (part.flatten(1).cpu().numpy() for part in _read(scores, masks))
     return torch.tensor([average_precision_score(*row) for row in zip(inside, large)], dtype=torch.float64)
 
 
@@ -145,8 +145,8 @@ def iou_at_mean(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
     Returns:
         (batch,) float64 in [0, 1], higher is better; 0 for a constant map, which has no pixel above its mean.
     """
-    large = put_on_masks(scores, masks)
-    above, inside = large > large.mean((1, 2), keepdim=True), masks.bool().to(large.device)
+    large, inside = _read(scores, masks)
+    above = large > large.mean((1, 2), keepdim=True)
     return (above & inside).sum((1, 2)).double() / (above | inside).sum((1, 2)).double()
 
 
@@ -156,7 +156,13 @@ def put_on_masks(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
     Interpolation rounds: what was flat differs in its last digits. Twelve digits of the largest
     score are kept.
     """
-    if scores.ndim != 3 or masks.ndim != 3 or len(scores) != len(masks):
+    return _read(scores, masks)[0]
+
+
+def _read(scores: GridScores, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return maps on the masks, see `put_on_masks`, and the masks, boolean; also of arrays and lists."""
+    scores, masks = torch.as_tensor(scores).detach(), _read_masks(masks)
+    if scores.ndim != 3 or masks.ndim != 3 or len(scores) != len(masks) or not scores.numel():
         raise ValueError(f"scores and masks must be (batch, ., .), got {tuple(scores.shape)}, {tuple(masks.shape)}")
     if not masks.flatten(1).any(1).all():
         raise ValueError("every mask must have at least one pixel")
@@ -164,4 +170,12 @@ def put_on_masks(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
         raise ValueError("scores must be finite, got NaN or infinity")
     large = upsample(scores.double(), masks.shape[1:])
     largest = large.abs().amax((1, 2), keepdim=True)
-    return torch.where(largest > 0, (large / largest).round(decimals=12) * largest, 0.0)
+    large = torch.where(largest > 0, (large / largest).round(decimals=12) * largest, 0.0)
+    return large, masks.to(large.device)
+
+
+def _read_masks(masks: torch.Tensor) -> torch.Tensor:
+    masks = torch.as_tensor(masks)
+    if not masks.isfinite().all() or (masks < 0).any():
+        raise ValueError("masks must be boolean or numbers, 0 where the object is not seen, got NaN or below 0")
+    return masks.bool()

@@ -14,6 +14,7 @@ from torch.nn.functional import conv2d, cosine_similarity, pad
 from nib.checks import check_count
 from nib.clip import HookedCLIP
 from nib.methods.scores import Scores
+from nib.metrics.confidence import check_scores
 from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PairValues, PixelValues
 
 HIGHER_IS_BETTER = {
@@ -80,7 +81,8 @@ def removal_curves(
         sides: which of "image" and "text".
 
     Raises:
-        ValueError: a parameter out of its range, or "left_out" on a tower that would be left without a token.
+        ValueError: a parameter out of its range, "left_out" on a tower that would be left without a token, or scores
+            that are not finite or not of these pairs.
     """
     check_count("n_steps", n_steps, limit="nodes")
     check_count("batch_size", batch_size)
@@ -91,6 +93,7 @@ def removal_curves(
         raise ValueError("removal 'left_out' would leave nothing of a picture without a class token; use 'mean_colour'")
     if not sides or not set(sides) <= set(SIDES):
         raise ValueError(f"sides must be some of {list(SIDES)}, got {sides!r}")
+    check_scores(pixel_values, input_ids, scores, clip.grid(pixel_values))
     curves = []
     for first in range(0, len(input_ids), batch_size):
         rows = slice(first, first + batch_size)

@@ -9,9 +9,14 @@ from functools import lru_cache, partial
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 from scipy.stats import binomtest, wilcoxon
 
+from nib.checks import check_count, shorten
+
 SHARES = {"image_increase": 100, "text_increase": 100, "constant_map": 1, "text_constant_map": 1}  # what a hit counts
+
+SHARED = 10**7  # draws kept for the next group of the same size
 
 
 def bootstrap_interval(values: np.ndarray, seed: int = 0, n_resamples: int = 2000) -> tuple[float, float]:
@@ -22,14 +27,22 @@ def bootstrap_interval(values: np.ndarray, seed: int = 0, n_resamples: int = 200
         seed: of the resampling.
 
     Raises:
-        ValueError: fewer than 2 values, or a value that is not finite.
+        ValueError: fewer than 2 values, a value that is not finite, or no resamples.
     """
+    check_count("n_resamples", n_resamples)
+    check_count("seed", seed, 0)
     values = np.asarray(values, float)
     if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
         raise ValueError(f"values must be at least 2 finite numbers, got shape {values.shape}")
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
-    means = values[_draw(len(values), n_resamples, seed)].mean(1)
+    if len(values) * n_resamples <= SHARED:
+        means = values[_draw(len(values), n_resamples, seed)].mean(1)
+    else:  # the same draws, some rows at once
+        generator, rows = np.random.default_rng(seed), max(1, SHARED // len(values))
+        counts = [min(rows, n_resamples - first) for first in range(0, n_resamples, rows)]
+        draws = (generator.integers(0, len(values), (count, len(values))) for count in counts)
+        means = np.concatenate([values[draw].mean(1) for draw in draws])
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 
@@ -43,8 +56,8 @@ def _draw(n: int, n_resamples: int, seed: int) -> np.ndarray:
 def summarise(values: pd.DataFrame, by: str | Sequence[str]) -> pd.DataFrame:
     """Average `value` in each group, with its 95 % interval: Wilson's for shares, else the percentile bootstrap.
 
-    A group is one of shares where its `metric` is, or, in a table not grouped by `metric`, where all values are
-    0 and 1, or 0 and 100. The bootstrap would give [0, 0] to 0 of 40.
+    A group is one of shares where all values are 0 and 100 (or 0 and 1), and its `metric`, where the table has one, is
+    a share. The bootstrap would give [0, 0] to 0 of 40.
 
     Args:
         values: a tidy table with a column `value`, such as `nib.evaluate` gives. NaN values, where a
@@ -58,10 +71,7 @@ def summarise(values: pd.DataFrame, by: str | Sequence[str]) -> pd.DataFrame:
     Raises:
         KeyError: a column is missing.
     """
-    by = [by] if isinstance(by, str) else list(by)
-    missing = sorted({*by, "value"} - set(values.columns))
-    if missing:
-        raise KeyError(f"the table has no column {', '.join(missing)}; it has {', '.join(values.columns)}")
+    by = _check_table(values, by)
     rows = []
     for key, group in values.groupby(by, sort=False, dropna=False):
         _check_ids(group, dict(zip(by, key)), values.columns)
@@ -94,12 +104,14 @@ def compare(values: pd.DataFrame, by: Sequence[str], column: str = "method", ref
         what repeats other rows.
 
     Raises:
-        ValueError: the reference is not among the methods.
+        KeyError: a column is missing.
+        ValueError: the reference is not among the methods, or a value is no number.
     """
+    by = _check_table(values, by, column, "id")
     if reference not in set(values[column]):
-        raise ValueError(f"the reference must be one of {sorted(set(values[column]))}, got {reference!r}")
+        raise ValueError(f"the reference must be one of {sorted(set(values[column]), key=str)}, got {reference!r}")
     rows = []
-    for key, group in values.groupby(list(by), sort=False, dropna=False):
+    for key, group in values.groupby(by, sort=False, dropna=False):
         for method, own in group.groupby(column, sort=False, dropna=False):
             _check_ids(own, dict(zip(by, key)) | {column: method}, values.columns)
         table = group.pivot(index="id", columns=column, values="value")
@@ -119,6 +131,20 @@ def compare(values: pd.DataFrame, by: Sequence[str], column: str = "method", ref
     return frame.assign(p_holm=holm(frame["p"].to_numpy(float)))
 
 
+def _check_table(values: pd.DataFrame, by: str | Sequence[str], *more: str) -> list[str]:
+    """Return the columns to group by as a list, once the table has them and its values are numbers."""
+    if not isinstance(values, pd.DataFrame):
+        raise TypeError(f"values must be a table (DataFrame), got {type(values).__name__}")
+    if not isinstance(by, str | Sequence) or not len(by):
+        raise ValueError(f"by must name at least one column, got {by!r}")
+    by = [by] if isinstance(by, str) else list(by)
+    if missing := sorted({*by, *more, "value"} - set(values.columns)):
+        raise KeyError(f"the table has no column {', '.join(missing)}; it has {', '.join(map(str, values.columns))}")
+    if len(values) and not is_numeric_dtype(values["value"]):
+        raise ValueError(f"column 'value' must hold numbers, got {values['value'].dtype}")
+    return by
+
+
 def _check_ids(group: pd.DataFrame, key: dict, columns: Sequence[str]) -> None:
     """Raise a ValueError where a pair occurs twice in a group: the group mixes settings, and n counts twice."""
     if "id" in group and group["id"].duplicated().any():
@@ -134,6 +160,9 @@ def holm(p: np.ndarray) -> np.ndarray:
     Args:
         p: (tests,), in [0, 1].
 
+    Raises:
+        ValueError: another shape, or a value that is not in [0, 1].
+
     Returns:
         (tests,): the k-th smallest times the number of tests from it on, never below that of a smaller one, at most 1.
 
@@ -141,6 +170,9 @@ def holm(p: np.ndarray) -> np.ndarray:
         >>> holm(np.array([0.01, 0.04, 0.03])).round(2).tolist()
         [0.03, 0.06, 0.06]
     """
+    p = np.asarray(p, float)
+    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"p must be a list of numbers in [0, 1], got shape {p.shape}: {shorten(p.tolist())}")
     order = np.argsort(p, kind="stable")
     corrected = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
     return corrected[np.argsort(order, kind="stable")]
@@ -148,9 +180,7 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 def _find_hit(values: np.ndarray, by: Sequence[str], key: tuple) -> float | None:
     """Return what a hit counts where values are shares, 1 or 100, else None."""
-    if "metric" in by:
-        return SHARES.get(dict(zip(by, key))["metric"])
-    top = values.max(initial=0)
+    top = SHARES.get(dict(zip(by, key))["metric"]) if "metric" in by else values.max(initial=0)
     return float(top) if top in (1, 100) and np.isin(values, [0, top]).all() else None
 
 

@@ -58,7 +58,7 @@ def test_an_error_leaves_the_old_table_and_nothing_else(frame, tmp_path, monkeyp
 
 def test_a_table_that_parquet_cannot_hold(tmp_path):
     with pytest.raises(Exception, match="value"):
-        save_table(pd.DataFrame({"value": [1, "a", object()]}), tmp_path / "table.parquet")
+        save_table(pd.DataFrame({"value": [object(), object()]}), tmp_path / "table.parquet")
     assert not list(tmp_path.iterdir())
 
 

@@ -54,9 +54,9 @@ def pairs():
     rng = np.random.default_rng(0)
     rows = []
     for index, text in enumerate(TEXTS):
-        image = Image.fromarray(rng.integers(0, 256, (70, 64, 3), dtype=np.uint8))
-        mask = np.zeros((30, 30), np.uint8)
-        mask[index : index + 12, 3 : 10 + 4 * index] = index + 1
+        image = Image.fromarray(rng.integers(0, 256, (60, 60, 3), dtype=np.uint8))
+        mask = np.zeros((60, 60), np.uint8)
+        mask[2 * index : 2 * index + 24, 6 : 20 + 8 * index] = index + 1
         rows.append({"id": f"pair-{index}", "image": image, "text": text, "masks": mask})
     return rows
 
