@@ -27,12 +27,13 @@ def check_seed(seed: int) -> None:
         raise ValueError(f"seed must be less than 2**64, got {seed!r}")
 
 
-def check_number(name: str, value: float, least: float, open_end: bool = False, most: float = LARGEST) -> float:
+def check_number(name: str, value: float, least: float, open_end: bool = False) -> float:
     """Return the value as a float, or raise a ValueError unless it is a number of at least `least`, or more than it."""
-    fits = isinstance(value, Real) and not isinstance(value, bool) and least <= value <= most
-    if not fits or (open_end and value == least):
-        end = f"at most {most:g}" if most < LARGEST else f"finite, at most {most:g}"
-        raise ValueError(f"{name} must be {'more than' if open_end else 'at least'} {least:g} and {end}, got {value!r}")
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not least <= value <= LARGEST or (open_end and value == least):
+        largest = f", at most {LARGEST:g}" if is_number and value > LARGEST else ""
+        least_said = f"{'more than' if open_end else 'at least'} {least:g}"
+        raise ValueError(f"{name} must be {least_said} and finite{largest}, got {shorten(value)}")
     return float(value)
 
 
