@@ -5,17 +5,16 @@ Exports `attribute` and `check_method`.
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
 
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
-from nib.checks import check_count
-from nib.clip import HookedCLIP
-from nib.inputs import Caption, Picture, read_pictures, to_picture, to_tokens
+from nib.checks import check_count, check_seed
+from nib.clip import HookedCLIP, check_clip
+from nib.inputs import Caption, Picture, read_pictures, to_list, to_picture, to_tokens
 from nib.methods import METHODS, ONE_LATER, Scores
 from nib.methods.nib import PAPER, resolve_path
 from nib.methods.pairs import NoPairs
@@ -57,10 +56,10 @@ def attribute(
         TypeError: unknown parameter, or something that is no picture or caption.
         ValueError: lists of unequal or zero length, or bad input; raised before any work.
     """
-    check_count("batch_size", batch_size)
+    check_count("batch_size", batch_size, limit="samples")
     batch_size = int(batch_size)
     function, parameters = check_method(clip, method, {"batch_size": batch_size, **parameters})
-    images, texts = (_to_list(values) for values in (images, texts))
+    images, texts = to_list("images", images), to_list("texts", texts)
     single = not _is_list(images) and not _is_list(texts)
     pictures = images if _is_list(images) else [images]
     captions = texts if _is_list(texts) else [texts] * len(pictures)
@@ -78,8 +77,7 @@ def attribute(
         pixel_values = torch.cat([row.to(clip.device, clip.dtype) for row in own])
         input_ids, attention_mask, words = (part[rows] for part in tokens)
         longest = input_ids.shape[1] if clip.text.sees_padding else int(attention_mask.sum(1).max())
-        with clip.lock:  # methods switch the kind of attention, and hook the model
-            scores = function(clip, pixel_values, input_ids[:, :longest], attention_mask[:, :longest], **parameters)
+        scores = function(clip, pixel_values, input_ids[:, :longest], attention_mask[:, :longest], **parameters)
         seen = [to_picture(clip, row) for row in pixel_values.split(1)]
         seen *= len(words) if shares_picture else 1
         for index, caption in enumerate(captions[rows]):
@@ -95,15 +93,6 @@ def _batch(pictures: list, batch_size: int) -> list[slice]:
         if picture.shape != pictures[starts[-1]].shape or row - starts[-1] == batch_size:
             starts.append(row)
     return [slice(*ends) for ends in zip(starts, [*starts[1:], len(pictures)])]
-
-
-def _to_list(values):
-    """Return a list of what is several: a tuple, an iterator, an array of objects or strings, a column of a table."""
-    if isinstance(values, np.ndarray):
-        return values.tolist() if values.dtype.kind in "UO" and values.ndim == 1 else values
-    one = (str, Path, Image.Image, torch.Tensor, bytes, Mapping)
-    is_one = isinstance(values, one) or not isinstance(values, Iterable)
-    return values if is_one else list(values)
 
 
 def _is_list(values) -> bool:
@@ -147,10 +136,11 @@ def check_method(clip: HookedCLIP, method: str, parameters: dict) -> tuple[Calla
 
     Raises:
         KeyError: unknown method.
-        TypeError: unknown parameter.
-        ValueError: an unknown preset, or a layer that one of the towers does not have.
+        TypeError: unknown parameter, or no `HookedCLIP`.
+        ValueError: an unknown preset, a bad seed, or a layer that one of the towers does not have.
     """
-    if method not in METHODS:
+    check_clip(clip)
+    if not isinstance(method, str) or method not in METHODS:
         raise KeyError(f"method must be one of {sorted(METHODS)}, got {method!r}")
     signature = inspect.signature(METHODS[method])
     known = {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
@@ -162,7 +152,8 @@ def check_method(clip: HookedCLIP, method: str, parameters: dict) -> tuple[Calla
         raise TypeError(f"{method} has no parameter {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     defaults = {name: p.default for name, p in known.items()}
     parameters = {**defaults, **parameters}
-    parameters = {name: value.item() if isinstance(value, np.generic) else value for name, value in parameters.items()}
+    parameters = {name: _to_number(value) for name, value in parameters.items()}
+    check_seed(parameters.get("seed", 0))
     if "layer" in parameters:
         layers = clip.layers(parameters["layer"], later=method in ONE_LATER)
         parameters["layer"] = layers[0] if layers[0] == layers[1] else layers
@@ -171,6 +162,13 @@ def check_method(clip: HookedCLIP, method: str, parameters: dict) -> tuple[Calla
         parameters |= resolve_path(parameters.pop("preset"), **path)
     _try_parameters(clip, inspect.unwrap(METHODS[method]), parameters)
     return METHODS[method], parameters
+
+
+def _to_number(value):
+    """Return a number of numpy, or a fraction, as one of Python."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return float(value) if isinstance(value, Real) and not isinstance(value, (Integral, float)) else value
 
 
 def _try_parameters(clip: HookedCLIP, function: Callable[..., Scores], parameters: dict) -> None:

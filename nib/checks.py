@@ -1,12 +1,15 @@
 """Check the arguments that many functions share, before any work.
 
-Exports `check_count`, `check_number` and `shorten`.
+Exports `check_count`, `check_seed`, `check_number`, `check_flag` and `shorten`.
 """
 
-import math
 from numbers import Integral, Real
 
+import numpy as np
+
 from nib import limits
+
+LARGEST = 1e30  # of a parameter: float32 ends at 3e38
 
 
 def check_count(name: str, value: int, fewest: int = 1, limit: str | None = None) -> None:
@@ -17,13 +20,27 @@ def check_count(name: str, value: int, fewest: int = 1, limit: str | None = None
         raise ValueError(f"{name} must be at most {most:,}, got {value!r}: raise nib.limits.{limit} if it is meant")
 
 
-def check_number(name: str, value: float, least: float, open_end: bool = False) -> None:
-    """Raise a ValueError unless the value is a finite number of at least `least`, or more than it."""
-    fits = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not fits or value < least or (open_end and value == least):
-        raise ValueError(
-            f"{name} must be {'more than' if open_end else 'at least'} {least:g} and finite, got {value!r}"
-        )
+def check_seed(seed: int) -> None:
+    """Raise a ValueError unless a generator of torch takes the seed."""
+    check_count("seed", seed, -(2**63))
+    if seed >= 2**64:
+        raise ValueError(f"seed must be less than 2**64, got {seed!r}")
+
+
+def check_number(name: str, value: float, least: float, open_end: bool = False) -> float:
+    """Return the value as a float, or raise a ValueError unless it is a number of at least `least`, or more than it."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not least <= value <= LARGEST or (open_end and value == least):
+        largest = f", at most {LARGEST:g}" if is_number and value > LARGEST else ""
+        least_said = f"{'more than' if open_end else 'at least'} {least:g}"
+        raise ValueError(f"{name} must be {least_said} and finite{largest}, got {shorten(value)}")
+    return float(value)
+
+
+def check_flag(name: str, value: bool) -> None:
+    """Raise a ValueError unless the value is True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be True or False, got {shorten(value)}")
 
 
 def shorten(value: object, most: int = 300) -> str:

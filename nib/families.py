@@ -12,6 +12,7 @@ from operator import attrgetter
 import torch
 from torch import nn
 
+from nib.checks import check_count
 from nib.towers import ImageTower, TextTower
 
 
@@ -93,6 +94,7 @@ def _clip_text(model: nn.Module, tokenizer=None, strict_end: bool = False) -> Te
     """CLIP: causal, pooled at the end token."""
     text, config = model.text_model, model.text_model.config
     end, padding = config.eos_token_id, config.pad_token_id
+    check_count("eos_token_id of the text config", end, 0)
 
     def find_end(input_ids):
         # The hub's CLIP configs say 2, which no tokenizer uses: those models pool at the largest id.

@@ -3,11 +3,14 @@
 Exports `find_model`, and `UNREACHABLE`, what its clients raise when there is no network.
 """
 
+import os
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from huggingface_hub.utils import httpx
+
+from nib.checks import shorten
 
 UNREACHABLE = (ConnectionError, httpx.TransportError, LocalEntryNotFoundError)
 SECONDS = 10  # until the hub must have answered
@@ -19,11 +22,14 @@ def find_model(name: str | Path) -> str:
     It asks once. The loaders of transformers would ask for each file six times, for two minutes in all.
 
     Raises:
-        FileNotFoundError: the hub cannot be reached, and its cache does not hold the model.
+        FileNotFoundError: the hub cannot be reached, and its cache does not hold the model, or it is no path and no id.
+        TypeError: the name is neither a str nor a path.
     """
-    if (path := Path(name).expanduser()).exists():
-        return str(path)
+    if not isinstance(name, (str, Path)):
+        raise TypeError(f"a model's name must be a str or a Path, got {type(name).__name__}")
     name = str(name)
+    if os.path.exists(path := os.path.expanduser(name)):
+        return str(Path(path))
     try:
         HfApi().model_info(name, timeout=SECONDS)
     except UNREACHABLE as error:
@@ -34,6 +40,10 @@ def find_model(name: str | Path) -> str:
                 f"no model at {name!r}: no file, no folder with a config.json, not in the cache, and the hub cannot be"
                 f" reached ({type(error).__name__}): where there is a network, run `hf download {name}`"
             ) from error
-    except (HfHubHTTPError, HFValidationError):
-        pass  # gated, or no hub id: the loaders say so
+    except HFValidationError as error:
+        raise FileNotFoundError(
+            f"no model at {shorten(name)}: no file, no folder with a config.json, and no hub id (owner/name)"
+        ) from error
+    except HfHubHTTPError:
+        pass  # gated: the loaders say so
     return name

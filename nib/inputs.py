@@ -1,23 +1,26 @@
 """Turn pictures and sentences into what the towers take, or say what is wrong with them.
 
-Exports `to_pixel_values`, `read_pictures`, `to_picture` and `to_tokens`.
+Exports `to_pixel_values`, `read_pictures`, `to_picture`, `to_tokens` and `to_list`.
 """
 
+import os
+import unicodedata
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from nib import limits
-from nib.checks import shorten
+from nib.checks import check_flag, shorten
 from nib.clip import HookedCLIP
 from nib.shapes import AttentionMask, InputIds, PixelValues
 
 FURTHEST = 20.0  # of a normalised pixel from 0; black and white lie within 3
+LETTERS = 1_000  # of a caption, for each token that the model takes
 Picture = Image.Image | str | Path | np.ndarray | torch.Tensor
 Caption = str | torch.Tensor
 
@@ -40,6 +43,21 @@ def to_pixel_values(clip: HookedCLIP, picture: Picture) -> PixelValues:
             infinite values, or a picture that needs the image processor which the model came without.
     """
     return _read(clip, picture).to(clip.device, clip.dtype)
+
+
+def to_list(name: str, values):
+    """Return a list of what is several: a tuple, an iterator, an array of objects or strings, a column of a table.
+
+    Raises:
+        TypeError: several without an order, or a whole table.
+    """
+    if isinstance(values, np.ndarray):
+        return values.tolist() if values.dtype.kind in "UO" and values.ndim == 1 else values
+    if isinstance(values, (str, Path, Image.Image, torch.Tensor, bytes)) or not isinstance(values, Iterable):
+        return values
+    if isinstance(values, (Mapping, Set)) or len(getattr(values, "shape", (0,))) != 1:
+        raise TypeError(f"{name} must be one, or a list or a column of a table, in order, got {type(values).__name__}")
+    return list(values)
 
 
 def read_pictures(clip: HookedCLIP, pictures: Iterable[Picture]) -> list[PixelValues]:
@@ -72,7 +90,11 @@ def _read(clip: HookedCLIP, picture: Picture) -> PixelValues:
             " (channels, height, width)"
         )
     made = clip.image_processor(images=image, return_tensors="pt")
-    return _join_patches(clip, made) if clip.image.takes_patches else made["pixel_values"]
+    made = _join_patches(clip, made) if clip.image.takes_patches else made["pixel_values"]
+    try:
+        return _check_pixel_values(clip, made[0])
+    except ValueError as error:
+        raise ValueError(f"the image processor and the model do not belong together: {error}") from error
 
 
 def _join_patches(clip: HookedCLIP, made) -> PixelValues:
@@ -86,7 +108,8 @@ def to_picture(clip: HookedCLIP, pixel_values: PixelValues) -> np.ndarray:
     """Undo the normalisation: what the model sees, as (height, width, 3) uint8 for plots."""
     picture = pixel_values[0].detach().float().cpu().movedim(0, -1).numpy()
     if clip.image_processor is not None:
-        picture = picture * np.array(clip.image_processor.image_std) + np.array(clip.image_processor.image_mean)
+        if clip.image_processor.do_normalize:
+            picture = picture * np.array(clip.image_processor.image_std) + np.array(clip.image_processor.image_mean)
     else:  # the scale is unknown: show the whole range
         picture = (picture - picture.min()) / max(float(np.ptp(picture)), 1e-12)
     return np.round(255 * picture.clip(0, 1)).astype(np.uint8)
@@ -109,6 +132,7 @@ def to_tokens(
         TypeError: a caption is neither a sentence nor a tensor of whole numbers.
         ValueError: a caption is empty or too long, or needs the tokenizer that the model came without.
     """
+    check_flag("truncate", truncate)
     encoded = []
     for number, caption in enumerate(captions):
         with _name_it(f"caption {number}", len(captions)):
@@ -125,38 +149,52 @@ def to_tokens(
 
 
 def _open(picture: Picture) -> Image.Image:
+    name = ""
     if isinstance(picture, (str, Path)):
-        try:
-            path = Path(picture).expanduser()
+        path = Path(os.path.expanduser(picture))
+        name = str(path)
+        with _reading(name):
+            if os.path.exists(name) and not os.path.isfile(name):  # a pipe would be waited for
+                raise OSError("it is no file")
             picture = Image.open(path)
-            _check_sides(*picture.size, str(path))
-            picture.load()
-        except FileNotFoundError:
-            raise FileNotFoundError(f"no picture at {str(picture)!r}") from None
-        except (UnidentifiedImageError, OSError, Image.DecompressionBombError, SyntaxError) as error:
-            raise ValueError(f"cannot read the picture {str(path)!r}: {error}") from error
     if isinstance(picture, np.ndarray):
         picture = Image.fromarray(_check_array(picture))
     if not isinstance(picture, Image.Image):
         raise TypeError(f"a picture must be a PIL image, a path, an array or a tensor, got {type(picture).__name__}")
-    _check_sides(*picture.size)
+    _check_sides(*picture.size, name)
+    with _reading(name):
+        picture.load()
     if picture.mode[0] in "IF":  # converting would clip these to white or black
         raise ValueError(f"a picture must have 8 bits a channel, got mode {picture.mode!r}: pass an array in [0, 1]")
     return ImageOps.exif_transpose(picture).convert("RGB")
 
 
+@contextmanager
+def _reading(name: str):
+    """Say which picture cannot be read, and why."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no picture at {name!r}") from None
+    except (OSError, ValueError, EOFError, Image.DecompressionBombError, SyntaxError) as error:
+        raise ValueError(f"cannot read the picture {repr(name) if name else 'object'}: {error}") from error
+
+
 def _check_sides(width: int, height: int, name: str = "") -> None:
     """Refuse a picture that a processor would make gigantic: it scales the shorter side to the model's."""
-    if max(width, height) > limits.aspect * min(width, height) or width * height > limits.pixels:
+    shorter, longer = sorted((width, height))
+    if not 0 < longer <= limits.aspect * shorter or width * height > limits.pixels:
         raise ValueError(
-            f"a picture{name and ' '}{name} must have sides at most {limits.aspect} times as long as each other and at"
-            f" most {limits.pixels:,} pixels, got {width} x {height}: crop it, or raise nib.limits"
+            f"a picture{name and ' '}{name} must have sides at most {limits.aspect} times as long as each other,"
+            f" not 0, and at most {limits.pixels:,} pixels, got {width} x {height}: crop it, or raise nib.limits"
         )
 
 
 def _check_array(array: np.ndarray) -> np.ndarray:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
         raise ValueError(f"an array must be (height, width) or (height, width, 3 or 4), got shape {array.shape}")
+    if isinstance(array, np.ma.MaskedArray):
+        raise ValueError("an array must be whole, got a masked one: fill what it hides with array.filled(value)")
     if array.dtype == np.uint8:
         return array
     if not np.issubdtype(array.dtype, np.floating):
@@ -169,11 +207,18 @@ def _check_array(array: np.ndarray) -> np.ndarray:
 
 def _check_pixel_values(clip: HookedCLIP, pixel_values: torch.Tensor) -> PixelValues:
     channels, patch = clip.image.channels, clip.image.patch
+    _check_plain("pixel values", pixel_values)
     fits = pixel_values.ndim == 3 and pixel_values.shape[0] == channels
     if not fits or min(pixel_values.shape[1:]) < patch or not pixel_values.is_floating_point():
         raise ValueError(
             f"pixel values must be floats of shape ({channels}, height, width), each side at least the"
             f" patch size {patch}, got {pixel_values.dtype} {tuple(pixel_values.shape)}"
+        )
+    rows, columns = clip.grid(pixel_values)
+    if rows * columns > limits.patches:
+        raise ValueError(
+            f"pixel values must have at most {limits.patches:,} patches, got {rows} x {columns}: make the picture"
+            " smaller, or raise nib.limits.patches"
         )
     _check_finite(bool(pixel_values.isfinite().all()), "the pixel values")
     if (furthest := float(pixel_values.abs().max())) > FURTHEST:
@@ -181,7 +226,13 @@ def _check_pixel_values(clip: HookedCLIP, pixel_values: torch.Tensor) -> PixelVa
             f"pixel values must be normalised, within {FURTHEST:g} of 0, got up to {furthest:.4g}: pass a picture of 0"
             " to 255 as a uint8 array (height, width, 3)"
         )
-    return pixel_values[None]
+    return (pixel_values.clone() if pixel_values.is_inference() else pixel_values)[None]
+
+
+def _check_plain(what: str, values: torch.Tensor) -> None:
+    """Refuse a tensor that holds no numbers in rows and columns."""
+    if values.layout != torch.strided or values.is_meta or values.is_quantized or values.is_nested:
+        raise ValueError(f"{what} must be a dense tensor, got one that is sparse, quantised, nested or on meta")
 
 
 def _check_finite(finite: bool, what: str) -> None:
@@ -199,6 +250,10 @@ def _encode(clip: HookedCLIP, caption: Caption, truncate: bool):
         raise ValueError(f"a caption must hold at least one word, got {shorten(caption)}")
     if clip.tokenizer is None:
         raise ValueError("this model came without a tokenizer: pass token ids as a 1-d tensor")
+    if len(caption) > (most := LETTERS * clip.context_length):
+        raise ValueError(f"a caption must have at most {most:,} letters, got {len(caption):,}: {shorten(caption[:99])}")
+    if any("\ud800" <= letter <= "\udfff" for letter in caption):
+        raise ValueError(f"a caption must be Unicode, got half of a surrogate pair in {shorten(caption)}")
     encoding = clip.tokenizer(caption, return_offsets_mapping=True, truncation=False, verbose=False)
     if len(encoding["input_ids"]) > clip.context_length:
         message = f"the caption has {len(encoding['input_ids'])} tokens, the model's context is {clip.context_length}"
@@ -217,15 +272,40 @@ def _encode(clip: HookedCLIP, caption: Caption, truncate: bool):
         if word is not None:
             first, _ = spans.get(word, (start, end))
             spans[word] = (first, end)
+    starts = {start for start, _ in spans.values()}
+    for word, (start, end) in spans.items():  # a mark on a letter belongs to it, also where they were composed
+        while end < len(caption) and end not in starts and unicodedata.combining(caption[end]):
+            end += 1
+        spans[word] = (start, end)
     order = {word: position for position, word in enumerate(spans)}
     word_ids = [None if word is None else order[word] for word in encoding.word_ids()]
+    _check_ends(clip, encoding["input_ids"], word_ids)
     tokens = clip.tokenizer.convert_ids_to_tokens(encoding["input_ids"])
     tokens = [token.removesuffix("</w>") for token in tokens]
     return encoding["input_ids"], tokens, word_ids, [caption[start:end] for start, end in spans.values()]
 
 
+def _check_ends(clip: HookedCLIP, ids: list[int], word_ids: list[int | None]) -> None:
+    """Check that the tokenizer puts the model's begin and end where the model takes them to be."""
+    found, last, text = "", len(ids) - 1, clip.text
+    if not ids:
+        found = "no token"
+    elif max(ids) >= text.vocabulary:
+        found = f"token id {max(ids)}, and the model knows {text.vocabulary}"
+    elif (text.begin_tokens and word_ids[0] is not None) or word_ids[-1] is not None:
+        found = f"no token {'after' if word_ids[-1] is not None else 'before'} the words"
+    elif (end := int(text.find_end(torch.tensor([ids], device=clip.device)))) != last:
+        found = f"the end at place {last}, and the model finds it at {end}"
+    if found:
+        raise ValueError(
+            f"the tokenizer and the model do not belong together: the tokenizer gives {found}, in {shorten(ids)}"
+        )
+
+
 def _encode_ids(clip: HookedCLIP, ids: torch.Tensor):
-    if ids.ndim != 1 or ids.is_floating_point() or not 3 <= len(ids) <= clip.context_length:
+    _check_plain("token ids", ids)
+    whole = not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
+    if ids.ndim != 1 or not whole or not 3 <= len(ids) <= clip.context_length:
         raise ValueError(
             "token ids must be a 1-d tensor of begin, at least one token, and end, at most"
             f" {clip.context_length} in all, got {ids.dtype} {tuple(ids.shape)}"

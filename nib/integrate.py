@@ -11,6 +11,7 @@ From another baseline b the path is b + lambda (z - b), and z - b takes the plac
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from numbers import Real
 
 import numpy as np
@@ -33,6 +34,7 @@ def _riemann_trapezoid(n):
     return np.linspace(0, 1, n), weights
 
 
+@lru_cache
 def _gausslegendre(n):
     nodes, weights = np.polynomial.legendre.leggauss(n)
     return (nodes + 1) / 2, weights / 2
@@ -56,7 +58,7 @@ def quadrature(rule: str = "riemann_right", n_steps: int = 10, lambda_min: float
 
     Args:
         rule: one of `RULES`.
-        n_steps: number of nodes, at least 1 (2 for the trapezoid), at most `nib.limits.nodes`.
+        n_steps: number of nodes, at least 1 (2 for the trapezoid), at most `nib.limits.nodes` or `legendre`.
         lambda_min: where the path starts, in [0, 1).
 
     Returns:
@@ -64,10 +66,11 @@ def quadrature(rule: str = "riemann_right", n_steps: int = 10, lambda_min: float
     """
     if not isinstance(rule, str) or rule not in RULES:
         raise ValueError(f"quadrature must be one of {sorted(RULES)}, got {rule!r}")
-    check_count("n_steps", n_steps, 2 if rule == "riemann_trapezoid" else 1, "nodes")
+    limit = "legendre" if rule == "gausslegendre" else "nodes"
+    check_count("n_steps", n_steps, 2 if rule == "riemann_trapezoid" else 1, limit)
     if not isinstance(lambda_min, Real) or isinstance(lambda_min, bool) or not 0 <= lambda_min < 1:
         raise ValueError(f"lambda_min must be in [0, 1), got {lambda_min!r}")
-    nodes, weights = map(torch.from_numpy, RULES[rule](n_steps))
+    nodes, weights, lambda_min = *map(torch.from_numpy, RULES[rule](int(n_steps))), float(lambda_min)
     return lambda_min + (1 - lambda_min) * nodes, (1 - lambda_min) * weights
 
 
@@ -99,7 +102,7 @@ def integrate(
         F(b + lambda_min (z - b)), (batch, targets), where the path starts.
     """
     check_count("batch_size", batch_size)
-    compare = compare or _cosine
+    batch_size, lambda_min, compare = int(batch_size), float(lambda_min), compare or _cosine
     nodes, weights = (values.to(targets) for values in quadrature(rule, n_steps, lambda_min))
     scores, starts = [], []
     for first in range(0, len(split), batch_size):

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.func import jvp, vmap
 
 from nib.checks import check_count
-from nib.clip import HookedCLIP
-from nib.inputs import Caption, Picture, to_picture, to_pixel_values, to_tokens
+from nib.clip import HookedCLIP, check_clip
+from nib.inputs import Caption, Picture, to_list, to_picture, to_pixel_values, to_tokens
 from nib.integrate import dot, integrate
 from nib.integrate import quadrature as place_nodes
 from nib.methods.attention import open_attention
@@ -113,18 +113,25 @@ def interactions(
     Raises:
         TypeError, ValueError: bad input, as `nib.attribute`, before any work.
     """
-    check_count("batch_size", batch_size)
-    single = isinstance(text, (str, Tensor))
-    captions = [text] if single else list(text)
+    check_clip(clip)
+    check_count("batch_size", batch_size, limit="samples")
+    text = to_list("text", text)
+    single = not isinstance(text, list)
+    captions = [text] if single else text
     if not captions:
         raise ValueError("text must be at least one caption, got none")
     layers = clip.layers(layer)
-    path = dict(n_steps=n_steps, rule=quadrature, lambda_min=lambda_min)
     place_nodes(quadrature, n_steps, lambda_min)  # checks them
-    tokens = to_tokens(clip, captions)
-    pixel_values = to_pixel_values(clip, image)
-    with clip.lock:
-        found = _take_apart(clip, pixel_values, tokens, layers, path, batch_size)
+    path = dict(n_steps=n_steps, rule=quadrature, lambda_min=float(lambda_min))
+    with clip.ready():
+        tokens = to_tokens(clip, captions)
+        pixel_values = to_pixel_values(clip, image)
+        found = _take_apart(clip, pixel_values, tokens, layers, path, int(batch_size))
+    if not all(np.isfinite([result.similarity, result.gap, result.scores.sum()]).all() for result in found):
+        raise ValueError(
+            "interactions must be finite, got NaN or infinity: the model's weights or config, or the picture, hold"
+            f" numbers that are too large or too small for {clip.dtype}"
+        )
     for result, caption in zip(found, captions):
         result.text = caption if isinstance(caption, str) else " ".join(result.words)
     return found[0] if single else found

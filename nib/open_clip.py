@@ -11,13 +11,19 @@ import warnings
 from pathlib import Path
 
 import torch
+from PIL.Image import Resampling
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from nib.checks import check_count, check_flag
+
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
+WAYS = ("shortest", "squash")
+RESAMPLE = {name.lower(): Resampling[name] for name in ("NEAREST", "BILINEAR", "BICUBIC", "LANCZOS")}
 HEAD = 64  # width of an attention head, where no config says otherwise
 # What a config may say beside shapes without changing the architecture, and the value that it must have.
 PLAIN = {"pool_type": ("tok", "argmax"), "ls_init_value": (None,), "mlp_ratio": (4.0, 4), "proj_bias": (False,)}
@@ -58,25 +64,34 @@ def read_open_clip(
         ValueError: another architecture, weights that are missing or too many, or a file that holds more than tensors.
     """
     state = _read_state(weights)
-    described = {} if config is None else json.loads(config.read_text())
-    made, shape = described.get("model_cfg", {}), _read_shape(state, weights)
-    _check_architecture(made, config or weights)
+    try:
+        described = {} if config is None else json.loads(config.read_text())
+    except ValueError as error:
+        raise ValueError(f"{config} must be JSON: {error}") from error
+    shape = _read_shape(state, weights)
+    made, prepared = (_read_part(described, part, config) for part in ("model_cfg", "preprocess_cfg"))
+    towers = {side: _read_part(made, f"{side}_cfg", config) for side in ("vision", "text")}
+    heads = {side: towers[side].get("head_width", HEAD) for side in towers}
+    for side, width in heads.items():
+        check_count(f"head_width of {side}_cfg", width)
+    heads = {side: max(1, shape[f"{side}_width"] // width) for side, width in heads.items()}
+    heads["text"] = towers["text"].get("heads") or heads["text"]
+    _check_architecture(made, towers, shape, heads, config or weights)
     if quick_gelu is None:
         quick_gelu = made.get("quick_gelu", False)
+        check_flag("quick_gelu", quick_gelu)
         if config is None:
             warnings.warn(
                 f"{weights.name} does not say its activation: gelu is taken, as in open_clip's own models; pass"
                 " quick_gelu=True for weights that were trained from OpenAI's with its activation",
                 stacklevel=4,
             )
-    heads = {side: made.get(f"{side}_cfg", {}).get("head_width", HEAD) for side in ("vision", "text")}
-    given = made.get("text_cfg", {}).get("heads")
     sides = {
         side: dict(
             hidden_size=width,
             intermediate_size=shape[f"{side}_mlp"],
             num_hidden_layers=shape[f"{side}_layers"],
-            num_attention_heads=given if given and side == "text" else max(1, width // heads[side]),
+            num_attention_heads=heads[side],
             hidden_act="quick_gelu" if quick_gelu else "gelu",
         )
         for side, width in (("vision", shape["vision_width"]), ("text", shape["text_width"]))
@@ -90,7 +105,7 @@ def read_open_clip(
     )
     model = CLIPModel(configuration)
     _load(model, _rename(state), weights)
-    return model, _make_processor(shape["image_size"], described.get("preprocess_cfg", {}))
+    return model, _make_processor(shape["image_size"], prepared)
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
@@ -100,12 +115,16 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError) as error:
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
         raise ValueError(f"{path} must hold tensors alone, as safetensors or a PyTorch state dict: {reason}") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path} must hold a state dict of tensors, got {type(state).__name__}")
+    named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
+    if not named or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path} must hold a state dict of tensors by name, got {type(state).__name__}")
+    for name, value in state.items():
+        if not name.endswith("attn_mask") and not (value.is_floating_point() and value.layout == torch.strided):
+            raise ValueError(f"{path} must hold dense floating-point weights, got {value.dtype} in {name!r}")
     state = {name.removeprefix("module."): value for name, value in state.items()}
     state = {name: value.float() for name, value in state.items() if not name.endswith("attn_mask")}
     # Where the text tower is a module of its own, its weights have its name before them.
@@ -124,8 +143,12 @@ def _read_shape(state: dict[str, Tensor], path: Path) -> dict[str, int]:
             " CoCa's decoder cannot be opened"
         )
 
+    for name, dimensions in zip(needed, (4, 2, 2, 2, 2, 2, 2, 2)):
+        if state[name].ndim != dimensions:
+            raise ValueError(f"{path}: {name!r} must have {dimensions} dimensions, got {tuple(state[name].shape)}")
+
     def count(prefix):
-        return 1 + max(int(name.split(".")[prefix.count(".")]) for name in state if name.startswith(prefix))
+        return len({name.split(".")[prefix.count(".")] for name in state if name.startswith(prefix)})
 
     (vision_width, _, patch, _), (places, _) = (
         state["visual.conv1.weight"].shape,
@@ -146,16 +169,29 @@ def _read_shape(state: dict[str, Tensor], path: Path) -> dict[str, int]:
     }
 
 
-def _check_architecture(made: dict, path: Path) -> None:
-    """Raise a ValueError where a config says what `CLIPModel` has no place for."""
-    for side in ("vision_cfg", "text_cfg"):
-        for name, value in made.get(side, {}).items():
+def _read_part(config: dict, part: str, path: Path | None) -> dict:
+    """Return a part of a config, empty where it is not there."""
+    found = config.get(part, {}) if isinstance(config, dict) else config
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold {part} as an object of names and values, got {found!r}")
+    return found
+
+
+def _check_architecture(made: dict, towers: dict[str, dict], shape: dict[str, int], heads: dict, path: Path) -> None:
+    """Raise a ValueError where a config says what `CLIPModel` has no place for, or other shapes than the weights."""
+    for side, tower in towers.items():
+        own = shape | {"width": shape[f"{side}_width"], "layers": shape[f"{side}_layers"], "heads": heads[side]}
+        for name, value in tower.items():
+            if name in own and value not in (own[name], [own[name]] * 2):
+                raise ValueError(f"{path}: {side}_cfg says {name}={value!r}, and the weights say {own[name]}")
             if name not in SHAPES and value not in PLAIN.get(name, ()):
                 raise ValueError(
-                    f"{path}: {side} has {name}={value!r}, which is not OpenAI's architecture. Of open_clip's models"
-                    " those with a Hugging Face text tower (hf_model_name), a timm picture tower (timm_model_name) or"
-                    " other changes to the towers cannot be opened"
+                    f"{path}: {side}_cfg has {name}={value!r}, which is not OpenAI's architecture. Of open_clip's"
+                    " models those with a Hugging Face text tower (hf_model_name), a timm picture tower"
+                    " (timm_model_name) or other changes to the towers cannot be opened"
                 )
+    if made.get("embed_dim", shape["embed_dim"]) != shape["embed_dim"]:
+        raise ValueError(f"{path} says embed_dim={made['embed_dim']!r}, and the weights say {shape['embed_dim']}")
     for name in set(made) - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text", "init_logit_scale"}:
         raise ValueError(f"{path}: model_cfg has {name!r}, which is not OpenAI's architecture")
 
@@ -184,6 +220,13 @@ def _rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _load(model: CLIPModel, state: dict[str, Tensor], path: Path) -> None:
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    other = [name for name, value in state.items() if name in shapes and value.shape != shapes[name]]
+    if other:
+        raise ValueError(
+            f"{path} does not fit: {other[0]} has the shape {tuple(state[other[0]].shape)}, and the others ask for"
+            f" {tuple(shapes[other[0]])}"
+        )
     found = model.load_state_dict(state, strict=False)
     if found.missing_keys or found.unexpected_keys:
         raise ValueError(
@@ -193,11 +236,18 @@ def _load(model: CLIPModel, state: dict[str, Tensor], path: Path) -> None:
 
 
 def _make_processor(side: int, settings: dict) -> CLIPImageProcessorPil:
-    squash = settings.get("resize_mode", "shortest") == "squash"
+    way, resample = settings.get("resize_mode", "shortest"), settings.get("interpolation", "bicubic")
+    for name, value, known in (("resize_mode", way, WAYS), ("interpolation", resample, RESAMPLE)):
+        if not isinstance(value, str) or value not in known:
+            raise ValueError(f"{name} of preprocess_cfg must be one of {sorted(known)}, got {value!r}")
+    if (size := settings.get("size", side)) not in (side, [side, side]):
+        raise ValueError(f"size of preprocess_cfg must be that of the model, {side}, got {size!r}")
+    squash = way == "squash"
     return CLIPImageProcessorPil(
+        resample=RESAMPLE[resample],
         size={"height": side, "width": side} if squash else {"shortest_edge": side},
         crop_size={"height": side, "width": side},
         do_center_crop=not squash,
-        image_mean=list(settings.get("mean", OPENAI_CLIP_MEAN)),
-        image_std=list(settings.get("std", OPENAI_CLIP_STD)),
+        image_mean=settings.get("mean", list(OPENAI_CLIP_MEAN)),
+        image_std=settings.get("std", list(OPENAI_CLIP_STD)),
     )

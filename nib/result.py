@@ -3,11 +3,13 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from nib.checks import check_count
 from nib.heatmaps import to_heatmap
 
 if TYPE_CHECKING:
@@ -72,6 +74,10 @@ class Attribution:
 
     def heatmap(self, size: tuple[int, int] | None = None) -> np.ndarray:
         """Return the map as (height, width) in [0, 1], by default at the size of the picture."""
+        if size is not None and not (isinstance(size, (tuple, list)) and len(size) == 2):
+            raise ValueError(f"size must be (height, width), got {size!r}")
+        for name, side in zip(("height", "width"), size or ()):
+            check_count(name, side, limit="pixels")
         scores = torch.as_tensor(self.image_map)[None]
         return to_heatmap(scores, size or self.picture.shape[:2])[0].numpy()
 
@@ -88,6 +94,8 @@ class Attribution:
             title += "".join(f"\n{self._describe_sum(number, side)}" for number, side in enumerate(("image", "text")))
             if self.padding_score is not None:
                 title += f"\nthe padding, which this model sees, holds {self.padding_score:+.3f} of the text's sum"
+            if self.parameters["rectified"]:
+                title += "\nthe sums are those before negative scores were set to 0, what is shown is after"
         return plot_attribution(self.picture, self.image_map, self.words, self.word_scores, title)
 
     def _describe_sum(self, number: int, side: str) -> str:
@@ -167,6 +175,8 @@ class Attribution:
 def _to_plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _to_plain(inner) for name, inner in value.items()}
-    if isinstance(value, tuple):
-        return tuple(_to_plain(inner) for inner in value)
-    return value.tolist() if isinstance(value, (np.ndarray, torch.Tensor)) else value
+    if isinstance(value, (tuple, list)):
+        return type(value)(_to_plain(inner) for inner in value)
+    if isinstance(value, (np.ndarray, np.generic, torch.Tensor)):
+        return value.tolist()
+    return float(value) if isinstance(value, Real) and not isinstance(value, (int, float)) else value

@@ -20,7 +20,7 @@ Returns:
     `Scores`, in the units that the method states.
 
 Raises:
-    ValueError: a parameter out of its range, or batches that do not pair up.
+    ValueError: a parameter out of its range, batches that do not pair up, or scores that are not finite.
 """
 
 from nib.methods.agi import agi
@@ -35,6 +35,7 @@ from nib.methods.m2ib import m2ib
 from nib.methods.mfaba import mfaba
 from nib.methods.nib import PRESETS, nib
 from nib.methods.orthogonal import orthogonal_text
+from nib.methods.pairs import guard
 from nib.methods.pixel_gradient import pixel_gradient
 from nib.methods.rise import rise
 from nib.methods.saliency import saliency
@@ -63,6 +64,7 @@ METHODS = {
     "objectness": objectness,
     "none": none,
 }
+METHODS = {name: guard(name, method) for name, method in METHODS.items()}
 
 # What the released code calls layer 9 is the input of block 9 for NIB and its output for these.
 ONE_LATER = ("m2ib", "gradcam", "objectness")

@@ -46,7 +46,7 @@ def agi(
     """
     for name, value in (("n_others", n_others), ("n_steps", n_steps)):
         check_count(name, value, limit="nodes")
-    check_number("step_size", step_size, 0, open_end=True)
+    step_size = check_number("step_size", step_size, 0, open_end=True)
     check_pairs(pixel_values, input_ids, attention_mask, batch_size)
     captions = len(input_ids)
     with torch.no_grad():

@@ -38,14 +38,14 @@ def random(
     """
 
     def draw(pixel_values, input_ids, real, words, size):
-        patches = torch.empty(size)
-        scores = torch.zeros(real.shape)
+        patches = torch.empty(size, dtype=torch.float32)
+        scores = torch.zeros(real.shape, dtype=torch.float32)
         for row, tokens in enumerate(real.cpu()):
             ids = input_ids[row].cpu()[tokens]
             pixels = pixel_values[row if len(pixel_values) > 1 else 0]
             generator = torch.Generator().manual_seed(_check_sum(seed, ids, pixels))
-            patches[row] = torch.rand(size[1:], generator=generator)
-            scores[row, tokens] = torch.rand(len(ids), generator=generator)
+            patches[row] = torch.rand(size[1:], generator=generator, dtype=torch.float32)
+            scores[row, tokens] = torch.rand(len(ids), generator=generator, dtype=torch.float32)
         return patches, scores
 
     return _explain_blindly(clip, pixel_values, input_ids, attention_mask, draw, batch_size)
@@ -72,12 +72,13 @@ def center(
     Returns:
         Scores in [0, 1], without unit.
     """
-    check_number("sigma", sigma, 0, open_end=True)
+    sigma = check_number("sigma", sigma, 0, open_end=True)
 
     def draw(pixel_values, input_ids, real, words, size):
-        rows, columns = (torch.exp(-(((2 * torch.arange(n) + 1) / n - 1) ** 2) / (2 * sigma**2)) for n in size[1:])
+        places = [(2 * torch.arange(n, dtype=torch.float32) + 1) / n - 1 for n in size[1:]]
+        rows, columns = (torch.exp(-(place**2) / (2 * sigma**2)) for place in places)
         count = words.sum(1, keepdim=True).clamp(min=1)
-        triangle = 1 - ((2 * words.cumsum(1) - 1) / count - 1).abs()
+        triangle = 1 - ((2 * words.cumsum(1).float() - 1) / count - 1).abs()
         return (rows[:, None] * columns).expand(size), torch.where(words, triangle, 0.0)
 
     return _explain_blindly(clip, pixel_values, input_ids, attention_mask, draw, batch_size)

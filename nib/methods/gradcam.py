@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from nib.checks import check_flag
 from nib.clip import HookedCLIP
 from nib.methods.gradients import similarity_gradients
 from nib.methods.pairs import cut, over_pairs, to_scores
@@ -39,7 +40,7 @@ def gradcam(
     Returns:
         Scores, at least 0, in cosine units to first order.
     """
-
+    check_flag("pool_gradients", pool_gradients)
     layers = clip.layers(layer, later=1)
 
     def explain(pixel_values, input_ids, attention_mask):

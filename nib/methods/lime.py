@@ -1,6 +1,7 @@
 """LIME (Ribeiro, Singh and Guestrin, KDD 2016) on patches and words, by captum."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ def lime(
     from captum.attr import Lime
 
     check_count("n_samples", n_samples, limit="samples")
-    check_number("alpha", alpha, 0)
+    alpha = check_number("alpha", alpha, 0)
 
     def fit(forward: Callable[[Tensor], PairValues], inputs: Tensor, features: Tensor) -> Tensor:
         """Return a weight for each feature; features are numbered from 0."""
@@ -51,7 +52,8 @@ def lime(
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
             options = dict(n_samples=n_samples, perturbations_per_eval=batch_size, return_input_shape=False)
-            return explainer.attribute(inputs, feature_mask=features, **options)[0].to(inputs)
+            with _draw_float32():
+                return explainer.attribute(inputs, feature_mask=features, **options)[0].to(inputs)
 
     @torch.no_grad()
     def explain(pixel_values, input_ids, attention_mask):
@@ -90,3 +92,14 @@ def lime(
         return to_scores(clip, pixel_values, real, similarity, torch.stack(of_image), of_text)
 
     return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
+
+
+@contextmanager
+def _draw_float32() -> Iterator[None]:
+    """Make captum draw in float32, whatever the default is."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

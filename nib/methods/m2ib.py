@@ -64,10 +64,11 @@ def m2ib(
     """
     for name, value in (("n_steps", n_steps), ("n_noise", n_noise)):
         check_count(name, value, limit="nodes")
-    check_count("batch_size", batch_size)
-    check_number("beta", beta, 0)
-    check_number("lr", lr, 0, open_end=True)
-    check_number("alpha_init", alpha_init, -100)
+    check_count("n_steps * n_noise", n_steps * n_noise, limit="nodes")  # all of the noise is drawn at once
+    check_count("batch_size", batch_size, limit="samples")
+    beta = check_number("beta", beta, 0)
+    lr = check_number("lr", lr, 0, open_end=True)
+    alpha_init = check_number("alpha_init", alpha_init, -100)
 
     layers = clip.layers(layer, later=1)
 
@@ -96,7 +97,8 @@ def draw_noise(z: HiddenStates, n_steps: int, n_noise: int, seed: int) -> Tensor
     """
     generator = torch.Generator().manual_seed(seed)
     _, tokens, width = z.shape
-    columns = [torch.randn(n_steps, n_noise, width, generator=generator) for _ in range(tokens)]
+    shape, options = (n_steps, n_noise, width), dict(generator=generator, dtype=torch.float32)
+    columns = [torch.randn(shape, **options) for _ in range(tokens)]
     return torch.stack(columns, 2).to(z)
 
 

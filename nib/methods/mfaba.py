@@ -44,7 +44,7 @@ def mfaba(
         Scores, at least 0, in cosine units: to first order what all steps together take away.
     """
     check_count("n_steps", n_steps, limit="nodes")
-    check_number("step_size", step_size, 0, open_end=True)
+    step_size = check_number("step_size", step_size, 0, open_end=True)
 
     def explain(pixel_values, input_ids, attention_mask):
         image, text = cut(clip, pixel_values, input_ids, attention_mask, 0, 0)

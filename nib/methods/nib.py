@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from nib.checks import check_flag
 from nib.clip import HookedCLIP
 from nib.integrate import anchor, integrate
 from nib.integrate import quadrature as place_nodes
@@ -75,7 +76,8 @@ def nib(
     for side in (of_image, of_text):
         _check_path(**side)
     image_layer, text_layer = clip.layers(layer)
-    if target not in ("cosine", "logit"):
+    check_flag("rectified", rectified)
+    if not isinstance(target, str) or target not in ("cosine", "logit"):
         raise ValueError(f"target must be 'cosine' or 'logit', got {target!r}")
     check_pairs(pixel_values, input_ids, attention_mask, batch_size)
     pictures, captions = len(pixel_values), len(input_ids)
@@ -104,7 +106,7 @@ def nib(
 def _check_path(n_steps: int, rule: str, lambda_min: float, baseline: str | Tensor) -> None:
     """Check one side's path; warn where a node lies at 0, at which the gradient has no meaning for the map."""
     nodes, weights = place_nodes(rule, n_steps, lambda_min)
-    if not isinstance(baseline, Tensor) and baseline not in ("zero", "mean"):
+    if not isinstance(baseline, Tensor) and not (isinstance(baseline, str) and baseline in ("zero", "mean")):
         raise ValueError(f"baseline must be 'zero', 'mean' or a tensor, got {baseline!r}")
     if nodes[0] == 0 and weights[0] > 0 and isinstance(baseline, str) and baseline == "zero":
         warnings.warn(
@@ -120,7 +122,7 @@ def resolve_path(preset: str | None, **path: Any) -> dict[str, Any]:
     Raises:
         ValueError: an unknown preset.
     """
-    if preset is not None and preset not in PRESETS:
+    if preset is not None and not (isinstance(preset, str) and preset in PRESETS):
         raise ValueError(f"preset must be one of {sorted(PRESETS)} or None, got {preset!r}")
     known = PAPER | PRESETS.get(preset, {})
     return {name: known[name] if value is None else value for name, value in path.items()}

@@ -1,32 +1,59 @@
 """What the methods share: pairs in chunks, towers cut for each pair, scores put on the grid.
 
-Exports `over_pairs`, `check_pairs`, `NoPairs`, `cut` and `to_scores`.
+Exports `guard`, `over_pairs`, `check_pairs`, `NoPairs`, `cut` and `to_scores`.
 """
 
 from collections.abc import Callable
+from dataclasses import fields
+from functools import wraps
 
 import torch
 from torch import Tensor
 
-from nib.checks import check_count
+from nib.checks import check_count, check_seed, shorten
 from nib.clip import HookedCLIP
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, InputIds, PairValues, PixelScores, PixelValues
 from nib.towers import Split
 
 
-class NoPairs(Exception):
+class NoPairs(ValueError):
     """Ends a method that was called without a pair, after its parameters were checked: see `check_method`."""
+
+
+def guard(name: str, method: Callable[..., Scores]) -> Callable[..., Scores]:
+    """Wrap a method so that it runs with the model ready, and its scores are finite, or it says so."""
+
+    @wraps(method)
+    def guarded(clip, pixel_values, input_ids, attention_mask=None, **parameters):
+        check_seed(parameters.get("seed", 0))
+        with clip.ready():
+            inputs = [
+                values.clone() if isinstance(values, Tensor) and values.is_inference() else values
+                for values in (pixel_values, input_ids, attention_mask)
+            ]
+            found = method(clip, *inputs, **parameters)
+            scores = {field.name: getattr(found, field.name) for field in fields(found)}
+            scores = {name: None if values is None else values.detach() for name, values in scores.items()}
+        if broken := [name for name, values in scores.items() if values is not None and not values.isfinite().all()]:
+            raise ValueError(
+                f"{name} must give finite scores, got NaN or infinity in {', '.join(broken)}: the model's weights or"
+                " config, the input, or a parameter holds numbers that are too large or too small for"
+                f" {clip.dtype}; called with {shorten(parameters)}"
+            )
+        return Scores(**scores)
+
+    return guarded
 
 
 def check_pairs(
     pixel_values: PixelValues, input_ids: InputIds, attention_mask: AttentionMask | None, batch_size: int
 ) -> None:
     """Check what all methods share, or raise a ValueError; without any pair, raise `NoPairs`."""
-    check_count("batch_size", batch_size)
+    check_count("batch_size", batch_size, limit="samples")
     pictures, captions = len(pixel_values), len(input_ids)
     if not captions:
-        raise NoPairs
+        raise NoPairs("input_ids must hold at least one caption, got none")
     if pictures not in (1, captions):
         raise ValueError(f"pixel_values must have 1 or {captions} rows, one a caption, got {pictures}")
     if attention_mask is not None and attention_mask.shape != input_ids.shape:

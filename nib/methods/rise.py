@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, cosine_similarity, interpolate
 from tqdm import tqdm
 
-from nib.checks import check_count
+from nib.checks import check_count, check_flag
 from nib.clip import HookedCLIP
 from nib.methods.gradients import token_embeddings
 from nib.methods.pairs import over_pairs, to_scores
@@ -61,14 +61,17 @@ def rise(
     """
     for name, value in (("n_masks", n_masks), ("text_masks", text_masks)):
         check_count(name, value, limit="samples")
-    check_count("batch_size", batch_size)
+    check_count("batch_size", batch_size, limit="samples")
     check_count("grid", grid)
     if grid > clip.image_size:
         raise ValueError(f"grid must be at most the {clip.image_size} pixels of a side, got {grid!r}")
     if text_cells is not None:
         check_count("text_cells", text_cells, limit="nodes")
-    if not isinstance(p, Real) or not 0 < p <= 1:
+    check_count("n_masks * grid ** 2", n_masks * grid**2, limit="cells")
+    check_flag("by_coverage", by_coverage)
+    if not isinstance(p, Real) or isinstance(p, bool) or not 0 < p <= 1:
         raise ValueError(f"p must be in (0, 1], got {p!r}")
+    p = float(p)
     patch = clip.image.patch
 
     def explain(pixel_values, input_ids, attention_mask):
@@ -99,7 +102,7 @@ def draw_image_masks(n_masks: int, grid: int, p: float, size, seed: int, chunk: 
     picture: ceil(side / grid) pixels.
     """
     generator = torch.Generator().manual_seed(seed)
-    cells = (torch.rand(n_masks, grid, grid, generator=generator) < p).float()
+    cells = (torch.rand(n_masks, grid, grid, generator=generator, dtype=torch.float32) < p).float()
     cell_h, cell_w = (-(-side // grid) for side in size)
     rows = torch.randint(cell_h, (n_masks,), generator=generator).tolist()
     columns = torch.randint(cell_w, (n_masks,), generator=generator).tolist()
@@ -125,10 +128,10 @@ def draw_text_masks(
     """
     generator = torch.Generator().manual_seed(seed)
     if cells is None:
-        drawn = [torch.rand(n_masks, width, generator=generator) < p for _ in range(tokens)]
+        drawn = [torch.rand(n_masks, width, generator=generator, dtype=torch.float32) < p for _ in range(tokens)]
         return torch.stack(drawn, 1)[:, None].float().expand(-1, len(lengths), -1, -1)
-    kept = (torch.rand(n_masks, cells, generator=generator) < p).double()
-    places = torch.rand(n_masks, generator=generator)  # of the crop, in [0, 1) of a cell
+    kept = (torch.rand(n_masks, cells, generator=generator, dtype=torch.float32) < p).double()
+    places = torch.rand(n_masks, generator=generator, dtype=torch.float32)  # of the crop, in [0, 1) of a cell
     masks = torch.ones(n_masks, len(lengths), tokens, 1, dtype=torch.double)
     for length in set(lengths):
         size = -(-length // cells)
