@@ -139,7 +139,7 @@ def evaluate(
                 bar.set_description(setting["method"], refresh=False)
                 if batch is not None:
                     work = Work(clip, batch, setting, protocols, metrics)
-                    with clip.lock:  # methods switch the kind of attention, and hook the model
+                    with clip.ready():  # methods switch the kind of attention, and hook the model
                         found.append(work.measure() if parts is None else parts.get(work))
                 bar.update()
     if skipped:
