@@ -72,7 +72,9 @@ class Interactions:
 
         maps = {f"{word}\n{scores.sum():+.3f}": scores for word, scores in _number(self.words, self.scores)}
         figure = plot_maps(self.picture, maps, columns=min(6, len(maps)), share_limits=True)
-        figure.suptitle(f"similarity {self.similarity:.3f}, of which words and patches {self.scores.sum():+.3f}")
+        figure.suptitle(
+            f"similarity {self.similarity:.3f}, of which words and patches {self.scores.sum():+.3f}", fontsize=8
+        )
         return figure
 
 

@@ -25,7 +25,14 @@ from nib.heatmaps import upsample
 
 COLOURS = "RdBu_r"
 WIDTH = 7.1  # of a printed page with two columns, in inches
-PRINT = {"font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7}
+PRINT = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "figure.titlesize": 8,
+}
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -76,7 +83,7 @@ def draw_words(axes: Axes, words: Sequence[str], scores: np.ndarray) -> None:
 def add_colour_bar(figure: Figure, axes, limit: float, label: str = "patch score (cosine)") -> None:
     """Add the scale of `draw_map`, zero in the middle."""
     scale = ScalarMappable(Normalize(-limit, limit), COLOURS)
-    figure.colorbar(scale, ax=axes, shrink=0.7, label=label)
+    figure.colorbar(scale, ax=axes, shrink=0.8).set_label(label, size=7)
 
 
 @plt.rc_context(PRINT)
@@ -170,8 +177,8 @@ def save_figure(figure: Figure, frame: pd.DataFrame, stem: str | Path) -> None:
     """Write `stem`.png and `stem`.pdf, and beside them the numbers that they show as `stem`.csv.
 
     All are written under another name and moved into place, and hold no time stamp: the same figure gives the same
-    files. A PNG has 300 dots an inch and 256 colours; where there are pictures 200 dots, finer than what a model sees,
-    and all colours, so that files stay small. The PDF has 300 everywhere.
+    files. A PNG has 300 dots an inch and 256 colours; where there are pictures 150 dots, about as fine as
+    what a model sees, and all colours, so that files stay small. The PDF has 300 everywhere.
     """
     stem = to_path("stem", stem)
     if not isinstance(figure, Figure) or not isinstance(frame, pd.DataFrame):
@@ -179,7 +186,7 @@ def save_figure(figure: Figure, frame: pd.DataFrame, stem: str | Path) -> None:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # the layout would move a little with every further drawing
     pixels = io.BytesIO()
-    dots = 200 if (photographic := any(axes.images for axes in figure.axes)) else 300
+    dots = 150 if (photographic := any(axes.images for axes in figure.axes)) else 300
     figure.savefig(pixels, format="png", dpi=dots)
     picture = Image.open(pixels).convert("RGB")
     picture = picture if photographic else picture.quantize(256)

@@ -107,8 +107,8 @@ def test_saved_figure_is_the_same_each_time(picture, tmp_path, stem):
     assert contents[0][1].startswith(b"%PDF")
     assert b"CreationDate" not in contents[0][1]
     saved = Image.open(tmp_path / "figures" / f"{stem}.png")
-    assert saved.size[0] == round(200 * WIDTH)  # it shows a picture
-    assert saved.info["dpi"] == pytest.approx((200, 200), rel=1e-3)
+    assert saved.size[0] == round(150 * WIDTH)  # it shows a picture
+    assert saved.info["dpi"] == pytest.approx((150, 150), rel=1e-3)
 
 
 def test_charts_are_saved_with_300_dots_an_inch(tmp_path):
