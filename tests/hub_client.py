@@ -30,9 +30,10 @@ def load(options: dict) -> dict:
 
 def embed(options: dict) -> dict:
     """Load a model and embed a plain picture and a caption."""
+    load = nib.load  # imports what it needs, which is no waiting
     start = time.monotonic()
     try:
-        clip = nib.load(options["model"])
+        clip = load(options["model"])
     except FileNotFoundError as error:
         return {"message": str(error), "seconds": time.monotonic() - start}
     seconds = time.monotonic() - start
