@@ -43,7 +43,7 @@ def fail(run, store, **options) -> str:
     """Attempt a run that fails, and return the reason."""
     with pytest.raises((Failed, OSError)) as caught:
         attempt(run, str(store.folder), "me", **options)
-    return f"{caught.type.__name__}: {caught.value}"
+    return str(caught.value) if caught.type is Failed else f"{caught.type.__name__}: {caught.value}"
 
 
 def test_a_run_that_ends_well_is_whole_and_is_not_done_again(store, make_run, marks, monkeypatch):
