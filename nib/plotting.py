@@ -37,7 +37,7 @@ PRINT = {
 
 def new_figure(width: float, height: float) -> Figure:
     """Make a figure of this size in inches that notebooks show once, when it is a cell's result."""
-    figure = plt.figure(figsize=(width, height), layout="constrained", dpi=110, facecolor="white")
+    figure = plt.figure(figsize=(width, height), layout="constrained", dpi=85, facecolor="white")
     plt.close(figure)
     return figure
 
