@@ -25,7 +25,7 @@ _MODULES = {
     "attribute": "attribution",
     "evaluate": "evaluation",
     "interactions": "interaction",
-    "load": "clip",
+    "load": "checkpoint",
     "save_figure": "plotting",
     "save_table": "evaluation",
 }

@@ -8,7 +8,6 @@ import base64
 import html
 import io
 import json
-import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -75,15 +74,6 @@ def embed_page(result: "Attribution") -> str:
     # where the frame is stripped the rule does not match, and the words are shown
     rule = "<style>.nib-page:has(iframe) > .nib-static { display: none }</style>"
     return f'<div class="nib-page">{rule}{static}<iframe {frame} srcdoc="{page}"></iframe></div>'
-
-
-def write_page(page: str, path: str | os.PathLike) -> None:
-    """Write a page under another name and move it into place; folders are made."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    draft.write_text(page, encoding="utf-8")
-    os.replace(draft, path)
 
 
 def _summarise(result: "Attribution") -> str:

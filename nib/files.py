@@ -29,7 +29,7 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def write_whole(path: str | os.PathLike) -> Iterator[Path]:
-    """Give another name to write under, and move what is written into its place, or take it away on an error."""
+    """Yield another name to write under, and move what is written into its place, or take it away on an error."""
     path = to_path("path", path)
     if path.is_dir():
         raise ValueError(f"path must name a file, got the folder {str(path)!r}")

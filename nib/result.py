@@ -1,6 +1,5 @@
 """What an attribution gives: `Attribution`, the scores of one picture and one caption, to read, draw and tabulate."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 
 from nib.checks import check_count
+from nib.files import to_path, write_whole
 from nib.heatmaps import to_heatmap
 
 if TYPE_CHECKING:
@@ -152,12 +152,13 @@ class Attribution:
             TypeError: not a path, no `Interactions`, or no `Attribution`s.
             ValueError: another picture, caption or grid, or scores that are NaN; nothing is written.
         """
-        from nib.explorer import make_page, write_page  # here, so that numbers alone do not wait for it
+        from nib.explorer import make_page  # here, so that numbers alone do not wait for it
 
-        path = None if path is None else os.fspath(path)
+        path = None if path is None else to_path("path", path)
         page = make_page(self, interactions, others)
         if path is not None:
-            write_page(page, path)
+            with write_whole(path) as partial:
+                partial.write_text(page, encoding="utf-8")
         return page
 
     def _repr_html_(self) -> str:

@@ -21,7 +21,7 @@ import nbformat
 import pandas as pd
 
 import nib
-from nib.clip import EMBEDDED
+from nib.checkpoint import EMBEDDED
 from nib.datasets import SCENES
 from nib.evaluation.parts import hash_all, hash_code
 

@@ -32,7 +32,7 @@ def make_config(eos_token_id: int = 1330, **vision) -> CLIPConfig:
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    return AutoTokenizer.from_pretrained(nib.clip.EMBEDDED)
+    return AutoTokenizer.from_pretrained(nib.checkpoint.EMBEDDED)
 
 
 @pytest.fixture(scope="session")

@@ -134,8 +134,9 @@ def read_mask(clip: HookedCLIP, pair: Mapping[str, Any], name: str, key: str) ->
     if isinstance(image, str | Path):
         image = Image.open(Path(image).expanduser())
     if isinstance(image, Image.Image):
-        image = np.asarray(ImageOps.exif_transpose(image))
-    size = tuple(image.shape[1:] if isinstance(image, Tensor) else image.shape[:2])
+        size = ImageOps.exif_transpose(image).size[::-1]
+    else:
+        size = tuple(image.shape[1:] if isinstance(image, Tensor) else image.shape[:2])
     if not isinstance(mask, np.ndarray) or mask.dtype.kind not in "buif" or mask.shape != size:
         got = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
         raise ValueError(f"{name} of pair {key!r} must be numbers of the size of its picture, {size}, got {got}")

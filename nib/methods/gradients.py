@@ -27,7 +27,7 @@ def similarity_gradients(
     the gradient with the other embedding held fixed.
 
     Args:
-        embed_image, embed_text: from inputs to (batch, embed), such as a `nib.clip.Split`.
+        embed_image, embed_text: from inputs to (batch, embed), such as a `nib.towers.Split`.
         image_inputs, text_inputs: one row a pair.
 
     Returns:
