@@ -1,11 +1,14 @@
 """Check the arguments that many functions share, before any work.
 
-Exports `check_count`, `check_seed`, `check_number`, `check_flag` and `shorten`.
+Exports `check_count`, `check_seed`, `check_number`, `check_flag`, `check_dense`, `name_place` and `shorten`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Integral, Real
 
 import numpy as np
+import torch
 
 from nib import limits
 
@@ -41,6 +44,23 @@ def check_flag(name: str, value: bool) -> None:
     """Raise a ValueError unless the value is True or False."""
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name} must be True or False, got {shorten(value)}")
+
+
+def check_dense(what: str, values: torch.Tensor) -> None:
+    """Refuse a tensor that holds no numbers in rows and columns."""
+    if values.layout != torch.strided or values.is_meta or values.is_quantized or values.is_nested:
+        raise ValueError(f"{what} must be a dense tensor, got one that is sparse, quantised, nested or on meta")
+
+
+@contextmanager
+def name_place(what: str, of: int) -> Iterator[None]:
+    """Say in an error which of several things is at fault."""
+    try:
+        yield
+    except (FileNotFoundError, TypeError, ValueError) as error:
+        if of == 1:
+            raise
+        raise type(error)(f"{what}: {error}") from error
 
 
 def shorten(value: object, most: int = 300) -> str:

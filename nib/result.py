@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -129,7 +130,7 @@ class Attribution:
 
     def to_html(
         self,
-        path: "str | os.PathLike | None" = None,
+        path: str | Path | None = None,
         *,
         interactions: "Interactions | None" = None,
         others: "Sequence[Attribution]" = (),

@@ -1,0 +1,132 @@
+"""Turn sentences into what the towers take, or say what is wrong with them.
+
+Exports `to_tokens`.
+"""
+
+import unicodedata
+import warnings
+
+import torch
+
+from nib.checks import check_dense, check_flag, name_place, shorten
+from nib.clip import HookedCLIP
+from nib.shapes import AttentionMask, InputIds
+
+LETTERS = 1_000  # of a caption, for each token that the model takes
+Caption = str | torch.Tensor
+
+
+def to_tokens(
+    clip: HookedCLIP, captions: list[Caption], truncate: bool = False
+) -> tuple[InputIds, AttentionMask, list[tuple[list[str], list[int | None], list[str]]]]:
+    """Tokenize captions and pad them to the longest.
+
+    Args:
+        captions: sentences, or 1-d tensors of token ids with begin and end.
+        truncate: cut captions that are longer than the model's context, with a warning.
+
+    Returns:
+        Token ids and mask, both (captions, tokens), and for each caption its tokens, the
+        index of the word that each token belongs to (None at begin and end), and its words.
+
+    Raises:
+        TypeError: a caption is neither a sentence nor a tensor of whole numbers.
+        ValueError: a caption is empty or too long, or needs the tokenizer that the model came without.
+    """
+    check_flag("truncate", truncate)
+    encoded = []
+    for number, caption in enumerate(captions):
+        with name_place(f"caption {number}", len(captions)):
+            encoded.append(_encode(clip, caption, truncate))
+    # A tower that sees its padding was trained on captions that are all padded to its length.
+    longest = clip.context_length if clip.text.sees_padding else max(len(ids) for ids, *_ in encoded)
+    input_ids = torch.full((len(encoded), longest), clip.text.padding_id)
+    attention_mask = torch.zeros_like(input_ids)
+    for row, (ids, *_) in enumerate(encoded):
+        input_ids[row, : len(ids)] = torch.as_tensor(ids)
+        attention_mask[row, : len(ids)] = 1
+    words = [(tokens, word_ids, words) for _, tokens, word_ids, words in encoded]
+    return input_ids.to(clip.device), attention_mask.to(clip.device), words
+
+
+def _encode(clip: HookedCLIP, caption: Caption, truncate: bool):
+    """Return ids, tokens, word index of each token, and words of one caption."""
+    if isinstance(caption, torch.Tensor):
+        return _encode_ids(clip, caption)
+    if not isinstance(caption, str):
+        raise TypeError(f"a caption must be a str or a 1-d tensor of token ids, got {type(caption).__name__}")
+    if not caption.strip():
+        raise ValueError(f"a caption must hold at least one word, got {shorten(caption)}")
+    if clip.tokenizer is None:
+        raise ValueError("this model came without a tokenizer: pass token ids as a 1-d tensor")
+    if len(caption) > (most := LETTERS * clip.context_length):
+        raise ValueError(f"a caption must have at most {most:,} letters, got {len(caption):,}: {shorten(caption[:99])}")
+    if any("\ud800" <= letter <= "\udfff" for letter in caption):
+        raise ValueError(f"a caption must be Unicode, got half of a surrogate pair in {shorten(caption)}")
+    encoding = clip.tokenizer(caption, return_offsets_mapping=True, truncation=False, verbose=False)
+    if len(encoding["input_ids"]) > clip.context_length:
+        message = f"the caption has {len(encoding['input_ids'])} tokens, the model's context is {clip.context_length}"
+        if not truncate:
+            raise ValueError(f"{message}: shorten it, or pass truncate=True; got {shorten(caption)}")
+        warnings.warn(f"{message}: its end is cut off", stacklevel=4)
+        encoding = clip.tokenizer(caption, return_offsets_mapping=True, truncation=True, max_length=clip.context_length)
+    kinds = ("bos", "eos", "pad", "cls", "sep", "mask")  # CLIP's end token is its unknown one, too
+    specials = {getattr(clip.tokenizer, f"{kind}_token_id", None) for kind in kinds}
+    found = [token for token in encoding["input_ids"] if token in specials]
+    if len(found) > clip.tokenizer.num_special_tokens_to_add():  # more than the tokenizer itself puts at the ends
+        named = ", ".join(dict.fromkeys(clip.tokenizer.convert_ids_to_tokens(found)))
+        raise ValueError(f"a caption must not hold special tokens of the tokenizer, {named}, got {shorten(caption)}")
+    spans: dict[int, tuple[int, int]] = {}
+    for word, (start, end) in zip(encoding.word_ids(), encoding["offset_mapping"]):
+        if word is not None:
+            first, _ = spans.get(word, (start, end))
+            spans[word] = (first, end)
+    starts = {start for start, _ in spans.values()}
+    for word, (start, end) in spans.items():  # a mark on a letter belongs to it, also where they were composed
+        while end < len(caption) and end not in starts and unicodedata.combining(caption[end]):
+            end += 1
+        spans[word] = (start, end)
+    order = {word: position for position, word in enumerate(spans)}
+    word_ids = [None if word is None else order[word] for word in encoding.word_ids()]
+    _check_ends(clip, encoding["input_ids"], word_ids)
+    tokens = clip.tokenizer.convert_ids_to_tokens(encoding["input_ids"])
+    tokens = [token.removesuffix("</w>") for token in tokens]
+    return encoding["input_ids"], tokens, word_ids, [caption[start:end] for start, end in spans.values()]
+
+
+def _check_ends(clip: HookedCLIP, ids: list[int], word_ids: list[int | None]) -> None:
+    """Check that the tokenizer puts the model's begin and end where the model takes them to be."""
+    found, last, text = "", len(ids) - 1, clip.text
+    if not ids:
+        found = "no token"
+    elif max(ids) >= text.vocabulary:
+        found = f"token id {max(ids)}, and the model knows {text.vocabulary}"
+    elif (text.begin_tokens and word_ids[0] is not None) or word_ids[-1] is not None:
+        found = f"no token {'after' if word_ids[-1] is not None else 'before'} the words"
+    elif (end := int(text.find_end(torch.tensor([ids], device=clip.device)))) != last:
+        found = f"the end at place {last}, and the model finds it at {end}"
+    if found:
+        raise ValueError(
+            f"the tokenizer and the model do not belong together: the tokenizer gives {found}, in {shorten(ids)}"
+        )
+
+
+def _encode_ids(clip: HookedCLIP, ids: torch.Tensor):
+    check_dense("token ids", ids)
+    whole = not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
+    if ids.ndim != 1 or not whole or not 3 <= len(ids) <= clip.context_length:
+        raise ValueError(
+            "token ids must be a 1-d tensor of begin, at least one token, and end, at most"
+            f" {clip.context_length} in all, got {ids.dtype} {tuple(ids.shape)}"
+        )
+    vocabulary = clip.text.vocabulary
+    if ids.min() < 0 or ids.max() >= vocabulary:
+        raise ValueError(f"token ids must be in [0, {vocabulary}), got [{int(ids.min())}, {int(ids.max())}]")
+    end = int(clip.text.find_end(ids[None].to(clip.device)))
+    if end != len(ids) - 1 and not clip.text.sees_padding:
+        raise ValueError(
+            f"token ids must end with the end token, which the model pools, and it would pool place {end} of"
+            f" {len(ids)}: got {shorten(ids.tolist())}"
+        )
+    tokens = [str(int(token)) for token in ids]
+    return ids.tolist(), tokens, [None, *range(len(ids) - 2), None], tokens[1:-1]

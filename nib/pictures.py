@@ -1,0 +1,171 @@
+"""Turn pictures into what the towers take, and back, or say what is wrong with them.
+
+Exports `to_pixel_values`, `read_pictures` and `to_picture`.
+"""
+
+import os
+from collections.abc import Iterable
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from nib import limits
+from nib.checks import check_dense, name_place
+from nib.clip import HookedCLIP
+from nib.shapes import PixelValues
+
+FURTHEST = 20.0  # of a normalised pixel from 0; black and white lie within 3
+Picture = Image.Image | str | Path | np.ndarray | torch.Tensor
+
+
+def to_pixel_values(clip: HookedCLIP, picture: Picture) -> PixelValues:
+    """Prepare one picture.
+
+    Args:
+        picture: a PIL image or a path (any mode; turned upright and into RGB), an array
+            (height, width) or (height, width, 3 or 4) of uint8 or of floats in [0, 1], or a tensor
+            (channels, height, width) of pixel values that are already normalised.
+
+    Returns:
+        (1, channels, height, width), on the model's device and in its dtype.
+
+    Raises:
+        FileNotFoundError: no file at the path.
+        TypeError: not a picture.
+        ValueError: unreadable file, more than 8 bits a channel, wrong shape or range, NaN or
+            infinite values, or a picture that needs the image processor which the model came without.
+    """
+    return _read(clip, picture).to(clip.device, clip.dtype)
+
+
+def read_pictures(clip: HookedCLIP, pictures: Iterable[Picture]) -> list[PixelValues]:
+    """Prepare pictures; they are not yet where the model is. An error names the number of the picture."""
+    pictures, read = list(pictures), []
+    for number, picture in enumerate(pictures):
+        with name_place(f"picture {number}", len(pictures)):
+            read.append(_read(clip, picture))
+    return read
+
+
+def _read(clip: HookedCLIP, picture: Picture) -> PixelValues:
+    if isinstance(picture, torch.Tensor):
+        return _check_pixel_values(clip, picture)
+    image = _open(picture)
+    if clip.image_processor is None:
+        raise ValueError(
+            "this model came without an image processor: pass normalised pixel values as a tensor"
+            " (channels, height, width)"
+        )
+    made = clip.image_processor(images=image, return_tensors="pt")
+    made = _join_patches(clip, made) if clip.image.takes_patches else made["pixel_values"]
+    try:
+        return _check_pixel_values(clip, made[0])
+    except ValueError as error:
+        raise ValueError(f"the image processor and the model do not belong together: {error}") from error
+
+
+def _join_patches(clip: HookedCLIP, made) -> PixelValues:
+    """Put a processor's list of patches, channels last in each, together to a picture; its padding is left out."""
+    (rows, columns), patch = made["spatial_shapes"][0].tolist(), clip.image.patch
+    patches = made["pixel_values"][:, : rows * columns].unflatten(1, (rows, columns)).unflatten(3, (patch, patch, -1))
+    return patches.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)  # (1, channels, height, width)
+
+
+def to_picture(clip: HookedCLIP, pixel_values: PixelValues) -> np.ndarray:
+    """Undo the normalisation: what the model sees, as (height, width, 3) uint8 for plots."""
+    picture = pixel_values[0].detach().float().cpu().movedim(0, -1).numpy()
+    if clip.image_processor is not None:
+        if clip.image_processor.do_normalize:
+            picture = picture * np.array(clip.image_processor.image_std) + np.array(clip.image_processor.image_mean)
+    else:  # the scale is unknown: show the whole range
+        picture = (picture - picture.min()) / max(float(np.ptp(picture)), 1e-12)
+    return np.round(255 * picture.clip(0, 1)).astype(np.uint8)
+
+
+def _open(picture: Picture) -> Image.Image:
+    name = ""
+    if isinstance(picture, (str, Path)):
+        path = Path(os.path.expanduser(picture))
+        name = str(path)
+        with _reading(name):
+            if os.path.exists(name) and not os.path.isfile(name):  # a pipe would be waited for
+                raise OSError("it is no file")
+            picture = Image.open(path)
+    if isinstance(picture, np.ndarray):
+        picture = Image.fromarray(_check_array(picture))
+    if not isinstance(picture, Image.Image):
+        raise TypeError(f"a picture must be a PIL image, a path, an array or a tensor, got {type(picture).__name__}")
+    _check_sides(*picture.size, name)
+    with _reading(name):
+        picture.load()
+    if picture.mode[0] in "IF":  # converting would clip these to white or black
+        raise ValueError(f"a picture must have 8 bits a channel, got mode {picture.mode!r}: pass an array in [0, 1]")
+    return ImageOps.exif_transpose(picture).convert("RGB")
+
+
+@contextmanager
+def _reading(name: str):
+    """Say which picture cannot be read, and why."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no picture at {name!r}") from None
+    except (OSError, ValueError, EOFError, Image.DecompressionBombError, SyntaxError) as error:
+        raise ValueError(f"cannot read the picture {repr(name) if name else 'object'}: {error}") from error
+
+
+def _check_sides(width: int, height: int, name: str = "") -> None:
+    """Refuse a picture that a processor would make gigantic: it scales the shorter side to the model's."""
+    shorter, longer = sorted((width, height))
+    if not 0 < longer <= limits.aspect * shorter or width * height > limits.pixels:
+        raise ValueError(
+            f"a picture{name and ' '}{name} must have sides at most {limits.aspect} times as long as each other,"
+            f" not 0, and at most {limits.pixels:,} pixels, got {width} x {height}: crop it, or raise nib.limits"
+        )
+
+
+def _check_array(array: np.ndarray) -> np.ndarray:
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
+        raise ValueError(f"an array must be (height, width) or (height, width, 3 or 4), got shape {array.shape}")
+    if isinstance(array, np.ma.MaskedArray):
+        raise ValueError("an array must be whole, got a masked one: fill what it hides with array.filled(value)")
+    if array.dtype == np.uint8:
+        return array
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"an array must hold uint8 or floats in [0, 1], got {array.dtype}")
+    _check_finite(np.isfinite(array).all(), "the array")
+    if array.min() < 0 or array.max() > 1:
+        raise ValueError(f"an array of floats must lie in [0, 1], got [{array.min():.4g}, {array.max():.4g}]")
+    return np.round(255 * array).astype(np.uint8)
+
+
+def _check_pixel_values(clip: HookedCLIP, pixel_values: torch.Tensor) -> PixelValues:
+    channels, patch = clip.image.channels, clip.image.patch
+    check_dense("pixel values", pixel_values)
+    fits = pixel_values.ndim == 3 and pixel_values.shape[0] == channels
+    if not fits or min(pixel_values.shape[1:]) < patch or not pixel_values.is_floating_point():
+        raise ValueError(
+            f"pixel values must be floats of shape ({channels}, height, width), each side at least the"
+            f" patch size {patch}, got {pixel_values.dtype} {tuple(pixel_values.shape)}"
+        )
+    rows, columns = clip.grid(pixel_values)
+    if rows * columns > limits.patches:
+        raise ValueError(
+            f"pixel values must have at most {limits.patches:,} patches, got {rows} x {columns}: make the picture"
+            " smaller, or raise nib.limits.patches"
+        )
+    _check_finite(bool(pixel_values.isfinite().all()), "the pixel values")
+    if (furthest := float(pixel_values.abs().max())) > FURTHEST:
+        raise ValueError(
+            f"pixel values must be normalised, within {FURTHEST:g} of 0, got up to {furthest:.4g}: pass a picture of 0"
+            " to 255 as a uint8 array (height, width, 3)"
+        )
+    return (pixel_values.clone() if pixel_values.is_inference() else pixel_values)[None]
+
+
+def _check_finite(finite: bool, what: str) -> None:
+    if not finite:
+        raise ValueError(f"{what} must be finite, got NaN or infinity")
