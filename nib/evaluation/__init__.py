@@ -3,7 +3,8 @@
 from nib.evaluation.batches import Batch, Pairs, Setting, read_pairs
 from nib.evaluation.parts import save_table
 from nib.evaluation.released import attribute_text_to_batch
-from nib.evaluation.run import METRICS, PROTOCOLS, evaluate
+from nib.evaluation.run import evaluate
+from nib.evaluation.work import METRICS, PROTOCOLS
 
 __all__ = [
     "METRICS",

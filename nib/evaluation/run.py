@@ -1,54 +1,25 @@
 """Run methods over pairs and measure their maps, so that a killed run loses nothing.
 
-Exports `evaluate`. Pairs are worked on in batches; each method and batch is one part, a parquet file whose
-name holds the hash of all that it depends on. What is there is read, not computed again.
+Exports `evaluate`. Pairs are worked on in batches; each method and batch is one part, see `nib.evaluation.work`.
 """
 
-import json
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
-import nib
-from nib.attribution import check_method
 from nib.checks import check_count
 from nib.clip import HookedCLIP
-from nib.evaluation.batches import TRUE_MASK, Batch, Pairs, Setting, check_settings, column, read_batch, to_rows
-from nib.evaluation.parts import hash_all, hash_code, save_table, to_bytes
-from nib.evaluation.released import attribute_text_to_batch
-from nib.files import make_folder, to_path
+from nib.evaluation.batches import TRUE_MASK, Pairs, Setting, check_settings, column, read_batch, to_rows
+from nib.evaluation.work import METRICS, NO_ROWS, PROTOCOLS, Parts, Work, describe
+from nib.files import to_path
 from nib.inputs import to_tokens
-from nib.methods import METHODS
-from nib.methods.scores import SUMS, Scores
-from nib.metrics.confidence import check_protocol, confidence, is_constant
-from nib.metrics.faithfulness import absent_prompt, infidelity, max_sensitivity, randomisation
-from nib.metrics.localisation import auc, average_precision, energy_inside, iou_at_mean, pointing_game, selectivity
-from nib.metrics.removal import removal_curves
-from nib.shapes import PairValues
-
-# How `confidence` weighs the text under each; they differ too in what NIB's text is attributed against.
-PROTOCOLS = {"paper": "paper", "released": "released", "released_own": "released"}
-METRICS = (
-    "confidence",
-    "localisation",
-    "completeness",
-    "faithfulness",
-    "absent_prompt",
-    "randomisation",
-    "infidelity",
-    "max_sensitivity",
-)
-NO_ROWS = pd.DataFrame({"id": ["-"], "protocol": ["-"], "metric": ["-"], "value": [0.0]})[:0]  # for the types
-LOCALISATION = {"pointing_game": pointing_game, "auc": auc, "energy_inside": energy_inside}
-LOCALISATION |= {"average_precision": average_precision, "iou_at_mean": iou_at_mean}
+from nib.metrics.confidence import check_protocol
 
 
 def evaluate(
@@ -102,7 +73,7 @@ def evaluate(
             mask of another size than its picture.
     """
     settings = check_settings(clip, methods, may_be_masks=True)
-    described = [_describe(setting) for setting in settings]
+    described = [describe(setting) for setting in settings]
     if twice := [setting for place, setting in enumerate(settings) if described[place] in described[:place]]:
         raise ValueError(f"methods must differ, got twice {twice[0]}")
     protocols = _check_choice("protocol", [protocol] if isinstance(protocol, str) else protocol, list(PROTOCOLS))
@@ -113,13 +84,7 @@ def evaluate(
     batch_size = int(batch_size)
     index, n_shards = _check_shard(shard)
     pairs = to_rows(pairs)
-    texts, ids = column(pairs, "text"), [str(value) for value in column(pairs, "id")]
-    if not ids or len(set(ids)) < len(ids):
-        twice = sorted({name for name in ids if ids.count(name) > 1})[:5] if ids else []
-        named = f", and twice {', '.join(twice)}" if twice else ""
-        raise ValueError(f"pairs must be at least one, each with an id of its own, got {len(ids)} pairs{named}")
-    if broken := [name for name in ids if name.encode(errors="ignore").decode() != name]:
-        raise ValueError(f"an id must be text that UTF-8 can hold, got {broken[0]!r}")
+    texts, ids = column(pairs, "text"), _read_ids(pairs)
     to_tokens(clip, texts, truncate)  # a bad caption is found before any work
     absent = None
     if "absent_prompt" in metrics:
@@ -155,139 +120,16 @@ def evaluate(
     return frame
 
 
-@dataclass
-class Work:
-    """One method on one batch: what it takes and how it is done."""
-
-    clip: HookedCLIP
-    batch: Batch
-    setting: dict[str, Any]
-    protocols: list[str]
-    metrics: list[str]
-
-    def measure(self) -> pd.DataFrame:
-        """Return columns `id`, `protocol`, `metric` and `value`; what a protocol does not touch is under each."""
-        parameters = dict(self.setting)
-        method = parameters.pop("method")
-        if method == TRUE_MASK:
-            scores = self.batch.true_masks(self.clip)
-        else:
-            function, parameters = check_method(self.clip, method, parameters)  # fills in a preset
-            scores = function(self.clip, *self.batch.arguments(), **parameters)
-        shared = {}  # the same under every protocol
-        if "localisation" in self.metrics:
-            image, masks = scores.image_map.cpu(), self.batch.masks
-            shared |= {name: function(image, masks) for name, function in LOCALISATION.items()}
-            shared["selectivity"] = selectivity(image, masks, self.batch.other_masks)
-        if "completeness" in self.metrics:
-            sums = {name: getattr(scores, name) for name in SUMS}
-            shared |= {name: numbers for name, numbers in sums.items() if numbers is not None}
-        shared |= self.measure_faith(scores, method, parameters)
-        frames, pictures = [], {}
-        for protocol in self.protocols:
-            values = dict(shared)
-            if "confidence" in self.metrics:
-                way = PROTOCOLS[protocol] if is_constant(scores.image_map).any() else "paper"  # else they are alike
-                if way not in pictures:
-                    pictures[way] = self.measure_side("image", scores, way)
-                values |= pictures[way]
-                if method != TRUE_MASK:
-                    values |= self.measure_side("text", self.explain_text(scores, protocol, parameters), protocol)
-            for metric, numbers in values.items():
-                frame = dict(id=self.batch.ids, protocol=protocol, metric=metric, value=numbers.double().cpu().numpy())
-                frames.append(pd.DataFrame(frame))
-        return pd.concat(frames or [NO_ROWS], ignore_index=True)
-
-    def measure_faith(self, scores: Scores, method: str, parameters: dict[str, Any]) -> dict[str, PairValues]:
-        """Measure what the map says of the model; what a blind mask cannot be asked is left out."""
-        clip, arguments, found = self.clip, self.batch.arguments(), {}
-        if "faithfulness" in self.metrics:
-            sides = ("image",) if method == TRUE_MASK else ("image", "text")
-            found |= removal_curves(clip, *arguments, scores, sides=sides).summarise()
-        if "infidelity" in self.metrics:
-            found["infidelity"] = infidelity(clip, *arguments, scores)
-        if method == TRUE_MASK:
-            return found
-        pictures, *text = arguments
-
-        def explain(model=clip, pixel_values=pictures, text=text):
-            return METHODS[method](model, pixel_values, *text, **parameters)
-
-        if "absent_prompt" in self.metrics:
-            found |= absent_prompt(scores.image, explain(text=self.batch.absent).image)
-        if "randomisation" in self.metrics:
-            found |= randomisation(clip, explain)
-        if "max_sensitivity" in self.metrics:
-            found["max_sensitivity"] = max_sensitivity(pictures, lambda x: explain(pixel_values=x).image)
-        return found
-
-    def measure_side(self, side: str, scores: Scores, protocol: str) -> dict[str, PairValues]:
-        """Measure the confidence of one modality."""
-        arguments, embeds = self.batch.arguments(), self.batch.embeds(self.clip)
-        return confidence(self.clip, *arguments, scores, PROTOCOLS[protocol], sides=(side,), embeds=embeds)
-
-    def explain_text(self, scores: Scores, protocol: str, parameters: dict[str, Any]) -> Scores:
-        """Return the scores with the text's against what the protocol sets it against."""
-        if self.setting["method"] != "nib" or protocol != "released":
-            return scores
-        embeds, _ = self.batch.embeds(self.clip)
-        text = attribute_text_to_batch(self.clip, *self.batch.arguments(), image_embeds=embeds, **parameters)
-        return replace(scores, text=text)
-
-    def name(self, made_by: str) -> str:
-        """Name the part after the method and the hash of all that its numbers depend on."""
-        described = _describe([made_by, self.setting, self.protocols, self.metrics])
-        return f"{self.setting['method']}-{hash_all(described, self.batch.hash())}.parquet"
-
-
-class Parts:
-    """The folder of finished parts."""
-
-    def __init__(self, folder: Path, clip: HookedCLIP):
-        self.folder = folder
-        make_folder(folder)
-        modules = [path for path in Path(nib.__file__).parent.rglob("*.py") if path.name != "plotting.py"]
-        settings = clip.model.config.to_json_string()  # models of equal weights may differ in activation or heads
-        self.made_by = hash_all(*map(to_bytes, clip.model.state_dict().values()), settings, hash_code(modules))
-
-    def get(self, work: Work) -> pd.DataFrame:
-        """Read a part, or compute and write it."""
-        path = self.folder / work.name(self.made_by)
-        if path.exists():
-            try:
-                return _read_part(path, work.batch.ids)
-            except (OSError, ValueError) as error:
-                reason = str(error).partition("\n")[0][:200]
-            warnings.warn(f"{path} is no part of this evaluation and is computed again: {reason}", stacklevel=3)
-        frame = work.measure()
-        frame.attrs["rows"] = len(frame)
-        save_table(frame, path)
-        return _read_part(path, work.batch.ids)
-
-
-def _read_part(path: Path, ids: list[str]) -> pd.DataFrame:
-    """Read a part; a ValueError says why it is not a whole one of these pairs."""
-    kept = pd.read_parquet(path)
-    if list(kept) != list(NO_ROWS) or kept["value"].dtype != float:
-        raise ValueError(f"it has the columns {dict(kept.dtypes.map(str))}")
-    if kept["id"].tolist() != ids * (len(kept) // len(ids)):
-        raise ValueError("it is of other pairs")
-    if len(kept) != (rows := kept.attrs.pop("rows", None)):
-        raise ValueError(f"it has {len(kept)} rows of {rows}")
-    return kept
-
-
-def _describe(setting: Any) -> str:
-    """Write a setting as text that tells it from others; a tensor is told by its numbers."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, np.generic):
-            return value.item()
-        if isinstance(value, Tensor | np.ndarray):
-            return hash_all(to_bytes(torch.as_tensor(value)))
-        raise TypeError(f"a parameter must be numbers, text, lists or tensors, got {type(value).__name__}")
-
-    return json.dumps(setting, sort_keys=True, default=plain)
+def _read_ids(pairs: Pairs) -> list[str]:
+    """Return the ids of pairs as text; a ValueError names those that occur twice or that no file can hold."""
+    ids = [str(value) for value in column(pairs, "id")]
+    if not ids or len(set(ids)) < len(ids):
+        twice = sorted({name for name in ids if ids.count(name) > 1})[:5] if ids else []
+        named = f", and twice {', '.join(twice)}" if twice else ""
+        raise ValueError(f"pairs must be at least one, each with an id of its own, got {len(ids)} pairs{named}")
+    if broken := [name for name in ids if name.encode(errors="ignore").decode() != name]:
+        raise ValueError(f"an id must be text that UTF-8 can hold, got {broken[0]!r}")
+    return ids
 
 
 def _repeat(value: Any, rows: int) -> Any:
