@@ -49,6 +49,7 @@ $(VENV)/installed: requirements.lock
 	touch $@
 
 lab: $(ENVIRONMENT) $(patsubst notebooks/%,build/lab/%,$(wildcard notebooks/*.ipynb))  ## Open copies of the notebooks in JupyterLab: Run All changes nothing that git keeps
+	mkdir -p build/docs && cp docs/explorer.png build/docs/
 	$(PYTHON) -m jupyterlab build/lab
 
 # Where a notebook has changed, yours stays beside the new copy.

@@ -107,7 +107,7 @@ def test_paths_are_of_the_repository(path):
 def project(tmp_path, model_folder):
     """A copy of what a reader has, under git, with a tiny model for `nib.load()`."""
     folder = tmp_path / "project"
-    for name in ("notebooks", "runs", "figures"):
+    for name in ("notebooks", "runs", "figures", "docs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("nib", "data"):
         (folder / name).symlink_to(ROOT / name)
