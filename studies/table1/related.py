@@ -1,6 +1,6 @@
 """Run what the paper's related work names and its Table 1 leaves out, in the same form.
 
-Exports `RELATED`: LIME, integrated gradients and, where `nib` has it, AGI; and COCOA's target explained by NIB.
+Exports `RELATED`: LIME, integrated gradients and AGI; and COCOA's target explained by NIB.
 """
 
 from functools import partial
@@ -9,7 +9,6 @@ import torch
 from captum._utils.models.linear_model import SkLearnRidge
 from captum.attr import IntegratedGradients, Lime
 
-from nib.methods import METHODS
 from studies.table1.systems import (
     CELLS,
     Explanation,
@@ -24,9 +23,9 @@ from studies.table1.systems import (
 
 
 def _integrated_gradients(clip, pair, examples, seed):
-    """Integrate the pixel gradient from the mean colour, 64 Gauss-Legendre nodes."""
+    """Integrate the pixel gradient from the mean colour, 32 Gauss-Legendre nodes."""
     target, inputs = similarity_with(clip, pair), pair.pixel_values
-    scores = IntegratedGradients(target).attribute(inputs, n_steps=64).detach().sum(1)
+    scores = IntegratedGradients(target).attribute(inputs, n_steps=32).detach().sum(1)
     difference = target(inputs) - target(0 * inputs)
     cells = sum_cells(scores)
     return Explanation([of_map(cells)], [(float(scores.sum()), float(difference))], clip.model, cells)
@@ -46,5 +45,4 @@ def _lime(clip, pair, examples, seed, n_samples=200):
 
 
 RELATED = {"LIME": System(_lime), "Integrated gradients": System(_integrated_gradients)}
-RELATED |= {"COCOA by NIB": System(partial(explain_by_cocoa, by_nib=True))}
-RELATED |= {"AGI": System(method("agi", n_steps=5))} if "agi" in METHODS else {}
+RELATED |= {"COCOA by NIB": System(partial(explain_by_cocoa, by_nib=True)), "AGI": System(method("agi", n_steps=5))}

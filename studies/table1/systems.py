@@ -114,7 +114,7 @@ def explain_by_cocoa(clip, pair, examples, seed, by_nib=False):
         rows, columns = clip.grid(pair.pixel_values)
         scores = tokens[:, -rows * columns :].view(rows, columns)  # without class token
         return Explanation([of_map(scores)], [(float(tokens.sum()), float(difference))], clip.model, scores)
-    scores, difference = cocoa.of_pixels(clip.image.embed, pair.pixel_values, corpus, foils, n_steps=64)
+    scores, difference = cocoa.of_pixels(clip.image.embed, pair.pixel_values, corpus, foils)
     cells = sum_cells(scores)
     return Explanation([of_map(cells)], [(float(scores.sum()), float(difference))], clip.model, cells)
 
