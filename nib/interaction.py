@@ -146,14 +146,14 @@ def _take_apart(clip: HookedCLIP, pixel_values, tokens, layers: tuple[int, int],
         of_texts = clip.text.split(input_ids, layers[1], attention_mask)
         groups = [_group(ids, len(words), real) for (_, ids, words), real in zip(described, of_texts.real)]
         vectors = [_integrate_words(of_texts[row : row + 1], own, path, batch_size) for row, own in enumerate(groups)]
-        text_ends = [_embed_ends(of_texts, at) for at in (path["lambda_min"], 1.0)]
+        text_ends = _embed_ends(of_texts, path["lambda_min"])
     of_image = clip.image.split(pixel_values, layers[0])
-    image_ends = [_embed_ends(of_image, at)[0] for at in (path["lambda_min"], 1.0)]
+    image_start, image_end = _embed_ends(of_image, path["lambda_min"])[:, 0]
     targets = torch.cat(vectors)[None]  # (1, all words, embed)
     every, _ = integrate(of_image, targets, batch_size=batch_size, compare=dot, **path)  # (1, all words, tokens)
     picture, grid = to_picture(clip, pixel_values), clip.grid(pixel_values)
     for row, scores in enumerate(every.split([len(part) for part in vectors], 1)):
-        (image_start, image_end), (text_start, text_end) = image_ends, (ends[row] for ends in text_ends)
+        text_start, text_end = text_ends[:, row]
         norms = image_end.norm() * text_end.norm()
         patches, class_scores = clip.image.to_grid(scores[0] / norms, grid)
         class_scores = patches.new_zeros(len(patches)) if class_scores is None else class_scores
@@ -207,5 +207,7 @@ def _integrate_words(split: Split, groups: Tensor, path: dict, batch_size: int) 
 
 
 @torch.no_grad()
-def _embed_ends(split: Split, node: float) -> Tensor:
-    return split(node * split.hidden_states)
+def _embed_ends(split: Split, lambda_min: float) -> Tensor:
+    """Embed where the path starts and where it ends: (2, batch, embed)."""
+    z = split.hidden_states
+    return split(torch.cat([lambda_min * z, z])).unflatten(0, (2, -1))

@@ -10,10 +10,12 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from nib.shapes import HiddenStates
 
+KINDS = ("sdpa", "eager", "nib_open")  # of attention, whose masks it reads; the last is `open_attention`'s
+
 
 def fits(block: nn.Module) -> bool:
-    """Say whether `run_pooled` is the same as the block: CLIP's own, its attention not opened, nothing hooked."""
-    if type(block) is not CLIPEncoderLayer or block.self_attn.config._attn_implementation not in ("sdpa", "eager"):
+    """Say whether `run_pooled` is the same as the block: CLIP's own, and nothing hooked."""
+    if type(block) is not CLIPEncoderLayer or block.self_attn.config._attn_implementation not in KINDS:
         return False
     attention = block.self_attn
     linears = (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
