@@ -58,6 +58,25 @@ def test_outputs_are_there_and_not_older_than_the_code(path):
         assert len(image) * 3 / 4 < 300e3
 
 
+TYPED = re.compile(r"(?<![\w.])(?:\d+\.\d+|\d+(?= ?(?:%|of \d|times\b|points?\b|percent\b)))")
+STANDING = {"95", "0.5"}  # the level of intervals, and chance
+
+
+@pytest.mark.parametrize("path", [*PATHS, ROOT / "notebooks/index.ipynb"], ids=lambda path: path.stem)
+def test_text_holds_no_measured_number(path):
+    """Numbers that were measured are computed in outputs; the text may only name those that the code was given."""
+    notebook = nbformat.read(path, as_version=4)
+    given = set(re.findall(r"\d+(?:\.\d+)?", "\n".join(cell.source for cell in code_cells(notebook))))
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    text = re.sub(r"`[^`]*`|\]\([^)]*\)|\$[^$]*\$", "", text)  # names, links and formulas
+    assert not set(TYPED.findall(text)) - given - STANDING
+
+
+@pytest.mark.parametrize("text, found", [("AUC 0.83", "0.83"), ("38 % of", "38"), ("in 7 of 9", "7"), ("12 times", "12")])
+def test_a_typed_number_is_found(text, found):
+    assert TYPED.findall(text) == [found]
+
+
 @all_notebooks
 def test_committed_outputs_name_no_path_of_the_machine(path):
     assert str(ROOT) not in path.read_text()
