@@ -115,7 +115,7 @@ def test_parts_of_a_model_of_equal_weights_and_other_heads_are_not_read(pairs, t
 
 
 def test_sensitivity_does_not_depend_on_the_batch(clip, pairs):
-    tables = [evaluate(clip, pairs, "gradcam", metrics=["max_sensitivity"], batch_size=size) for size in (1, 2)]
+    tables = [evaluate(clip, pairs, "saliency", metrics=["max_sensitivity"], batch_size=size) for size in (1, 2)]
     tables = [table.sort_values("id")["value"].to_numpy() for table in tables]
     np.testing.assert_allclose(*tables, rtol=1e-8)
 
