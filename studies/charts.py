@@ -1,7 +1,7 @@
 """Draw means with their intervals: against a number, one row a method, or as signed bars.
 
-Exports `plot_lines`, `plot_rows`, `plot_bars`, `plot_signs` and `note_pairs`. They take what `nib.metrics.summarise`
-gives, and are as wide as a page, in the look of `studies.style`.
+Exports `plot_lines`, `plot_rows`, `plot_bars`, `plot_counts`, `plot_signs`, `label_metrics` and `note_pairs`. Most take
+what `nib.metrics.summarise` gives, and are as wide as a page, in the look of `studies.style`.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from nib.metrics import HIGHER_IS_BETTER
 from nib.plotting import COLOURS as SIGNED
 from nib.plotting import new_figure
 from studies.style import COLOURS, COLUMN, CONTROLS, GREY, NIB, PAGE, THEME
 
 MARKERS = "osD^vPX*"
+UNITS = {"drop": " (points)", "increase": " (%)"}
+
+
+def label_metrics(metrics: Sequence[str]) -> dict[str, str]:
+    """Return a title for each metric: its name, an arrow to its better side, its unit."""
+    arrows = {name: "↑" if HIGHER_IS_BETTER[name] else "↓" for name in metrics}
+    return {name: f"{name.replace('_', ' ')} {arrows[name]}{UNITS.get(name.split('_')[-1], '')}" for name in metrics}
 
 
 @plt.rc_context(THEME)
@@ -133,9 +141,10 @@ def _emphasise(axes, rows: Sequence[str]) -> None:
     first_control = next((number for number, name in enumerate(rows) if name in CONTROLS), None)
     if first_control:
         axes.axhline(first_control - 0.5, color=GREY, linewidth=0.8)
-    for place, name, label in zip(range(len(rows)), rows, axes.get_yticklabels()):
+    if "nib" in rows:
+        axes.axhspan(rows.index("nib") - 0.5, rows.index("nib") + 0.5, color=NIB, alpha=0.1, linewidth=0)
+    for name, label in zip(rows, axes.get_yticklabels()):  # panels that share the axis have none
         if name == "nib":
-            axes.axhspan(place - 0.5, place + 0.5, color=NIB, alpha=0.1, linewidth=0)
             label.set(color=NIB, fontweight="bold")
         elif name in CONTROLS:
             label.set_color(GREY)
@@ -161,6 +170,33 @@ def plot_bars(summary: pd.DataFrame, name: str, label: str) -> Figure:
     axes.barh([f"{row[name]} ({row['n']})" for _, row in summary.iterrows()], summary["mean"], xerr=errors, **bars)
     axes.axvline(0, color="0.3", linewidth=0.8)
     axes.set(xlabel=label, ylim=(len(summary) - 0.5, -0.5))
+    return figure
+
+
+@plt.rc_context(THEME)
+def plot_counts(counts: pd.DataFrame, published: pd.DataFrame, label: str) -> Figure:
+    """Draw a bar for each method on a log axis, one panel a column, and a diamond for what was published.
+
+    Args:
+        counts: columns for the panels, by method, in the order of the rows. A count of 0 has no bar.
+        published: the same, with NaN or no row where nothing was published.
+        label: of the horizontal axes.
+    """
+    figure, places = new_figure(PAGE, 0.17 * len(counts) + 0.9), np.arange(len(counts))
+    colours = [NIB if name == "nib" else GREY if name in CONTROLS else COLOURS[0] for name in counts.index]
+    for axes, name in zip(figure.subplots(1, counts.shape[1], sharey=True, squeeze=False).flat, counts):
+        shown = counts[name].where(counts[name] > 0)
+        axes.barh(places, shown, color=colours, label="_")
+        found = published.reindex(counts.index)[name]
+        axes.plot(found.where(found > 0), places, "D", ms=4, color="0.15", markerfacecolor="white", label="published")
+        for place, value, end in zip(places, counts[name], np.fmax(counts[name], found)):
+            text = dict(textcoords="offset points", va="center", fontsize=7)
+            axes.annotate(f"{value:.3g}", (max(end, 0.05), place), (5, 0), **text)
+        axes.set(title=name, xlabel=label, xscale="log", xlim=(0.05, 3 * np.nanmax([counts.max(), published.max()])))
+        axes.set(ylim=(len(counts) - 0.5, -0.5))
+        axes.set_yticks(places, counts.index)
+        _emphasise(axes, list(counts.index))
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center")
     return figure
 
 

@@ -1,6 +1,6 @@
 """Rebuild Figure 1 of the paper: prompts down, methods across, and the numbers of many scenes under it.
 
-Exports `explain_prompts`, `draw_prompts` and `measure_prompts`.
+Exports `explain_prompts`, `draw_prompts`, `tabulate_prompts` and `measure_prompts`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,6 +49,17 @@ def draw_prompts(results: Mapping[str, list], outlines: Sequence[np.ndarray | No
         for axes in (left, *others) if mask is not None else ():
             axes.contour(mask, [0.5], colors="black", linewidths=0.9)
     return figure
+
+
+def tabulate_prompts(results: Mapping[str, list]) -> pd.DataFrame:
+    """Return what `draw_prompts` shows, a row a patch: columns `map`, `prompt`, `row`, `column`, `score`."""
+    rows = [
+        (name, result.text, row, column, score)
+        for name, found in results.items()
+        for result in found
+        for (row, column), score in np.ndenumerate(result.image_scores)
+    ]
+    return pd.DataFrame(rows, columns=["map", "prompt", "row", "column", "score"])
 
 
 def _draw_one(axes: Axes, result, found: Sequence) -> None:

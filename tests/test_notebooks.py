@@ -72,9 +72,9 @@ def test_text_holds_no_measured_number(path):
     assert not set(TYPED.findall(text)) - given - STANDING
 
 
-@pytest.mark.parametrize("text, found", [("AUC 0.83", "0.83"), ("38 % of", "38"), ("in 7 of 9", "7"), ("12 times", "12")])
-def test_a_typed_number_is_found(text, found):
-    assert TYPED.findall(text) == [found]
+@pytest.mark.parametrize("text", ["AUC 0.83", "38 % of", "in 7 of 9", "12 times as much", "by 3 points"])
+def test_a_typed_number_is_found(text):
+    assert len(TYPED.findall(text)) == 1
 
 
 @all_notebooks

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from studies.charts import note_pairs, plot_bars, plot_lines, plot_rows, plot_signs
+from studies.charts import label_metrics, note_pairs, plot_bars, plot_counts, plot_lines, plot_rows, plot_signs
 from studies.overview import plot_marks, plot_table
 from studies.style import CONTROLS, GREY, NIB, PAGE, colour_methods
 
@@ -150,3 +150,21 @@ def test_shares_for_point_right_and_shares_against_left():
     assert [bar.get_width() for bar in asked.patches] == [0.6, -0.2]
     assert [bar.get_width() for bar in other.patches] == [0.1, -0.4]
     assert {abs(line.get_xdata()[0]) for line in asked.lines if line.get_linestyle() == ":"} == {0.3}
+
+
+def test_counts_are_bars_with_what_was_published():
+    counts = pd.DataFrame({"forward": [3.5, 501.0], "backward": [2.5, 0.0]}, index=["nib", "rise"])
+    published = pd.DataFrame({"forward": [12.0], "backward": [10.0]}, index=["nib"])
+    figure = plot_counts(counts, published, "passes")
+    for axes, name in zip(figure.axes, counts):
+        assert (axes.get_title(), axes.get_xscale(), axes.get_xlabel()) == (name, "log", "passes")
+        widths = [bar.get_width() for bar in axes.patches if bar.get_facecolor()[3] == 1]
+        assert [0 if np.isnan(width) else width for width in widths] == list(counts[name])
+        (diamonds,) = (line for line in axes.lines if line.get_marker() == "D")
+        assert np.array_equal(diamonds.get_xdata(), [published.loc["nib", name], np.nan], equal_nan=True)
+        assert [text.get_text() for text in axes.texts] == [f"{value:.3g}" for value in counts[name]]
+
+
+def test_a_metric_is_named_with_its_better_side_and_unit():
+    names = {"image_drop": "image drop ↓ (points)", "text_increase": "text increase ↑ (%)", "auc": "auc ↑"}
+    assert label_metrics(list(names)) == names
