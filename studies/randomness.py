@@ -1,7 +1,7 @@
 """Measure how much a method's map changes from run to run.
 
-Exports `run_to_run` and `Variation`. The NIB paper names the lack of randomness as what it gains over
-bottlenecks with noise; this puts a number on it.
+Exports `run_to_run`, `Variation`, `mean_rank_correlation` and `correlate_ranks`. The NIB paper names the lack of
+randomness as what it gains over bottlenecks with noise; this puts a number on it.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from itertools import combinations
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 from torch import Tensor
 
@@ -99,6 +100,11 @@ def mean_rank_correlation(maps: Tensor) -> float:
     ranks -= ranks.mean(1, keepdims=True)
     lengths = np.linalg.norm(ranks, axis=1)
     return float(np.mean([_correlate(ranks, lengths, i, j) for i, j in combinations(range(len(ranks)), 2)]))
+
+
+def correlate_ranks(first: ArrayLike, second: ArrayLike) -> float:
+    """Correlate two maps of one shape by `mean_rank_correlation`, wherever they are and in whatever precision."""
+    return mean_rank_correlation(torch.stack([torch.as_tensor(x).flatten().double().cpu() for x in (first, second)]))
 
 
 def _correlate(ranks: np.ndarray, lengths: np.ndarray, i: int, j: int) -> float:

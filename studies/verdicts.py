@@ -36,7 +36,7 @@ def _information(figures: Path, results: Path) -> tuple[str, str]:
     return f"{rising} of {len(curves)} curves never fall as λ grows", _grade(rising, len(curves))
 
 
-@_claim("Theorem 3, Eq. 10", "With ten steps the scores add up to F(z) - F(0).", "01_theorems")
+@_claim("Theorem 3, Eq. 10", "With ten steps the scores add up to F(z) - F(0).", "13_axioms")
 def _completeness(figures: Path, results: Path) -> tuple[str, str]:
     gaps = pd.read_csv(figures / "05_num_steps_gaps.csv").set_index("n_steps")
     ten, most = gaps.loc[10], gaps.iloc[-1]

@@ -1,6 +1,6 @@
 """Set the formula of Theorem 1 beside estimates that do not use it.
 
-Exports `compare_estimates`.
+Exports `compare_estimates` and `judge_estimates`, what it says in a few numbers.
 """
 
 from collections.abc import Sequence
@@ -59,3 +59,35 @@ def compare_estimates(
             interval = {"mean": mean, "low": mean - 1.96 * error, "high": mean + 1.96 * error}
             rows.append({"of": of, "estimate": estimate, "sigma": sigma, "lambda": lambda_, **interval})
     return pd.DataFrame(rows)
+
+
+def judge_estimates(information: pd.DataFrame) -> dict[str, float]:
+    """Say how far the estimates of Theorem 1 lie from the formula, and on which side of it.
+
+    Args:
+        information: what `compare_estimates` gives, with a column `position` for the states it was given.
+
+    Returns:
+        Numbers by name, over all positions, sigmas and lambdas above 0:
+        `cases`, how many; `worst`, the largest distance of drawn Gaussian states from the formula, in standard errors;
+        `bias` and `largest_bias`, the mean and the largest distance in nats of the neighbour estimate for Gaussian
+        states; `below`, the share of cases in which the estimate for the real states is at or below the formula within
+        its interval; `least` and `most`, the estimate for the real states as a share of the formula, where that is
+        above 1 nat.
+    """
+    keys = ["position", "sigma", "lambda", "of", "estimate"]
+    wide = information[information["lambda"] > 0].set_index(keys).unstack(["of", "estimate"])
+    mean, low = wide["mean"], wide["low"]
+    whole, small = mean["whole state"], mean["components"]
+    error = (whole["Gaussian states"] - low["whole state"]["Gaussian states"]) / 1.96  # the interval's half width
+    bias = small["Gaussian states"] - small["formula"]
+    share = (small["real states"] / small["formula"])[small["formula"] > 1]
+    return {
+        "cases": len(wide),
+        "worst": ((whole["Gaussian states"] - whole["formula"]) / error).abs().max(),
+        "bias": bias.mean(),
+        "largest_bias": bias.abs().max(),
+        "below": (low["components"]["real states"] <= small["formula"]).mean(),
+        "least": share.min(),
+        "most": share.max(),
+    }

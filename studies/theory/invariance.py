@@ -1,17 +1,23 @@
 """Write the same function differently (Implementation Invariance of the NIB paper, App. E).
 
 Exports `fold_norms` and `split_linears`, under which maps stay, and `reparameterise`, under which they
-need not: the property speaks of what follows z, not of z.
+need not: the property speaks of what follows z, not of z. `compare_writings` puts them side by side.
 """
 
 import copy
+from collections.abc import Mapping
 from dataclasses import replace
 
+import pandas as pd
 import torch
 from torch import nn
 
 from nib.clip import HookedCLIP
+from nib.evaluation import Batch
+from nib.integrate import integrate
+from nib.shapes import Embeds
 from nib.towers import Split
+from studies.theory.sides import cut_side
 
 
 def fold_norms(clip: HookedCLIP) -> HookedCLIP:
@@ -108,3 +114,35 @@ def reparameterise(split: Split, scale: float = 1.0, offset: torch.Tensor | floa
     blocks[split.layer] = _Undo(blocks[split.layer], scale, offset)
     tower = replace(split.tower, blocks=nn.ModuleList(blocks))
     return replace(split, hidden_states=scale * split.hidden_states + offset, tower=tower)
+
+
+def compare_writings(clip: HookedCLIP, pairs: Batch, others: Mapping[str, Embeds], layer: int) -> pd.DataFrame:
+    """Compare the scores of a model with those of the same model written differently, and of z written differently.
+
+    Args:
+        clip: in float64, so that rounding is small.
+        others: side -> the other side's embeddings (batch, embed), see `embed_others`; as many pairs are taken.
+        layer: blocks run before the cut.
+
+    Returns:
+        Columns `side`, `written`, `change of the embedding` and `change of the scores`: the norm of the difference
+        relative to the norm; rounding where nothing has changed.
+    """
+    models = {"layer norms folded": fold_norms(clip), "linear layers split": split_linears(clip)}
+    rows = []
+    for side, targets in others.items():
+        targets, n_pairs = targets[:, None].to(clip.dtype), len(targets)
+        split = cut_side(clip, pairs, side, layer)[:n_pairs]
+        written = {name: cut_side(model, pairs, side, layer)[:n_pairs] for name, model in models.items()}
+        written["2 z"] = reparameterise(split, 2.0)
+        written["z - mean"] = reparameterise(split, offset=-split.hidden_states.mean((0, 1)))
+        scores, embeds = integrate(split, targets)[0], split(split.hidden_states)
+        for name, other in written.items():
+            moved = _relative(other(other.hidden_states), embeds)
+            rows.append((side, name, moved, _relative(integrate(other, targets)[0], scores)))
+    return pd.DataFrame(rows, columns=["side", "written", "change of the embedding", "change of the scores"])
+
+
+def _relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the norm of a difference, relative to that of what is expected."""
+    return float((found - expected).norm() / expected.norm())

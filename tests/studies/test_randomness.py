@@ -4,7 +4,7 @@ import torch
 from scipy.stats import spearmanr
 
 import nib
-from studies.randomness import mean_rank_correlation, run_to_run
+from studies.randomness import correlate_ranks, mean_rank_correlation, run_to_run
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,11 @@ def test_rank_correlation_of_ties_and_constant_maps():
     tied = torch.tensor([0.0, 0, 1, 1, 2, 2])
     expected = spearmanr(ramp.numpy(), tied.numpy()).statistic
     assert mean_rank_correlation(torch.stack([ramp, tied])) == pytest.approx(expected)
+
+
+def test_two_maps_are_correlated_whatever_they_are_made_of():
+    first, second = np.array([[0.1, 0.2], [0.3, -0.4]], np.float32), torch.tensor([[1, 3], [2, 0]])
+    assert correlate_ranks(first, second) == pytest.approx(spearmanr(first.ravel(), second.ravel()).statistic)
 
 
 def test_rejects_a_single_seed_and_an_unknown_method(clip, pixel_values, tokens):

@@ -1,6 +1,7 @@
 """Theorem 1: the formula meets closed forms, and two estimators that do not use it agree."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
@@ -11,6 +12,7 @@ from studies.theory import (
     difference_limit,
     estimate_covariance,
     gaussian_information,
+    judge_estimates,
     monte_carlo_information,
     neighbour_information,
     spectrum,
@@ -177,3 +179,17 @@ def test_the_noise_is_not_the_draw_of_the_states():
 def test_what_is_out_of_range_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_judgement_is_of_known_distances():
+    whole = {"formula": 2.0, "Gaussian states": 2.3}
+    rows = []
+    for position, real in (("a", 1.2), ("b", 1.7)):
+        small = {"formula": 1.5, "Gaussian states": 1.4, "real states": real}
+        for of, means in (("whole state", whole), ("components", small)):
+            case = {"position": position, "of": of, "sigma": 1.0, "lambda": 1.0}
+            rows += [case | {"estimate": name, "mean": mean, "low": mean - 0.196} for name, mean in means.items()]
+    rows += [row | {"lambda": 0.0, "mean": 99.0} for row in rows]  # lambda 0 says nothing
+    found = judge_estimates(pd.DataFrame(rows))
+    expected = {"cases": 2, "worst": 3.0, "bias": -0.1, "largest_bias": 0.1, "below": 0.5, "least": 0.8}
+    assert found == pytest.approx(expected | {"most": 1.7 / 1.5})

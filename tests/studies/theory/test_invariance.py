@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from nib.evaluation import Batch
 from nib.integrate import integrate
 from nib.methods import METHODS
-from studies.theory import fold_norms, reparameterise, split_linears
+from studies.theory import compare_writings, embed_others, fold_norms, reparameterise, split_linears
 
 
 @pytest.fixture
@@ -84,6 +85,16 @@ def test_reparameterising_leaves_the_split_as_it_was(split):
     before = list(split.tower.blocks)
     reparameterise(split, offset=1.0)
     assert list(split.tower.blocks) == before
+
+
+def test_writings_are_compared_on_both_sides(clip, pixel_values, tokens):
+    pairs = Batch(["a", "b", "c"], pixel_values, tokens["input_ids"], tokens["attention_mask"], None)
+    others = {side: embeds[:2] for side, embeds in embed_others(clip, pairs).items()}
+    found = compare_writings(clip, pairs, others, 2).set_index(["written", "side"])
+    assert (found["change of the embedding"] < 1e-10).all()
+    scores = found["change of the scores"].unstack()
+    assert (scores.loc[["layer norms folded", "linear layers split", "2 z"]] < 1e-8).all(axis=None)
+    assert (scores.loc["z - mean"] > 0.1).all()
 
 
 def test_what_cannot_be_undone_is_refused(clip, pixel_values):
