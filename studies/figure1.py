@@ -1,14 +1,17 @@
 """Rebuild Figure 1 of the paper: prompts down, methods across, and the numbers of many scenes under it.
 
-Exports `explain_prompts`, `draw_prompts`, `tabulate_prompts` and `measure_prompts`.
+Exports `explain_prompts`, `explain_scenes`, `draw_prompts`, `show_small`, `tabulate_prompts` and `measure_prompts`.
 """
 
+import io
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from IPython import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm import tqdm
@@ -25,46 +28,74 @@ def explain_prompts(clip: HookedCLIP, image, prompts: Sequence[str], runs: Mappi
     return {name: nib.attribute(clip, image, list(prompts), **setting) for name, setting in runs.items()}
 
 
+def explain_scenes(clip: HookedCLIP, count: int, runs: Mapping[str, dict], seed: int = 0) -> tuple[dict, np.ndarray]:
+    """Draw some scenes at random and explain each for a prompt that names one of its objects.
+
+    Returns:
+        What `explain_prompts` returns, and the masks of what is named, (count, height, width).
+    """
+    images, prompts, masks = nib.datasets.object_prompts()
+    drawn = np.random.default_rng(seed).choice(len(prompts), min(count, len(prompts)), replace=False)
+    images, prompts = [images[number] for number in drawn], [prompts[number] for number in drawn]
+    return {name: nib.attribute(clip, images, prompts, **setting) for name, setting in runs.items()}, masks[drawn]
+
+
 @plt.rc_context(THEME)
-def draw_prompts(results: Mapping[str, list], outlines: Sequence[np.ndarray | None]) -> Figure:
+def draw_prompts(results: Mapping[str, list], outlines: Sequence[np.ndarray | None], blocks: int = 1) -> Figure:
     """Draw a row a prompt: the picture, then the map of each run, with the outline of what the prompt names.
 
-    Signed maps of a run share one scale and are red and blue; maps that cannot go below zero are sequential.
+    Signed maps are red and blue, those of one picture by one run on one scale; maps that cannot go below zero are
+    sequential.
 
     Args:
         results: name -> an `Attribution` a prompt.
         outlines: a mask (height, width) a prompt, or None where nothing is outlined.
+        blocks: of rows, side by side.
     """
     first = next(iter(results.values()))
-    figure = new_figure(PAGE, PAGE / (len(results) + 1) * 1.08 * len(first))
-    panels = figure.subplots(len(first), len(results) + 1, squeeze=False)
+    width, rows = len(results) + 1, -(-len(first) // blocks)
+    figure = new_figure(PAGE, PAGE / (width * blocks) * 1.08 * rows)
+    panels = figure.subplots(rows, width * blocks, squeeze=False)
+    panels = np.concatenate(np.split(panels, blocks, axis=1))  # (rows of all blocks, pictures)
+    for axes in panels[len(first) :].flat:
+        axes.set_axis_off()
     for (left, *others), result, mask, row in zip(panels, first, outlines, range(len(first))):
         left.imshow(result.picture)
-        left.set(xticks=[], yticks=[], ylabel=as_written(f"“{result.text}”", 40))
+        left.set(xticks=[], yticks=[])
+        text = as_written(fill(f"“{result.text}”", 40 if blocks == 1 else 14), 40)
+        left.set_ylabel(text, fontsize=8 if blocks == 1 else 6)
         left.spines[:].set_visible(False)
         for axes, (name, found) in zip(others, results.items()):
             _draw_one(axes, found[row], found)
-            if row == 0:
+            if row % rows == 0:
                 axes.set_title(name, **({"color": NIB, "fontweight": "bold"} if name.startswith("NIB") else {}))
         for axes in (left, *others) if mask is not None else ():
-            axes.contour(mask, [0.5], colors="black", linewidths=0.9)
+            axes.contour(mask, [0.5], colors="black", linewidths=0.9 if blocks == 1 else 0.5)
     return figure
 
 
+def show_small(figure: Figure) -> display.Image:
+    """Return a figure of many pictures as a JPEG, a fifth of the size of a PNG, for a notebook's output."""
+    pixels = io.BytesIO()
+    figure.savefig(pixels, format="jpeg", dpi=100, pil_kwargs={"quality": 80})
+    return display.Image(pixels.getvalue(), format="jpeg", alt="Figure")
+
+
 def tabulate_prompts(results: Mapping[str, list]) -> pd.DataFrame:
-    """Return what `draw_prompts` shows, a row a patch: columns `map`, `prompt`, `row`, `column`, `score`."""
+    """Return what `draw_prompts` shows, a row a patch: columns `map`, `number`, `prompt`, `row`, `column`, `score`."""
     rows = [
-        (name, result.text, row, column, score)
+        (name, number, result.text, row, column, score)
         for name, found in results.items()
-        for result in found
+        for number, result in enumerate(found)
         for (row, column), score in np.ndenumerate(result.image_scores)
     ]
-    return pd.DataFrame(rows, columns=["map", "prompt", "row", "column", "score"])
+    return pd.DataFrame(rows, columns=["map", "number", "prompt", "row", "column", "score"])
 
 
 def _draw_one(axes: Axes, result, found: Sequence) -> None:
     if min(each.image_map.min() for each in found) < 0:
-        draw_map(axes, result.picture, result.image_map, max(symmetric_limit(each.image_map) for each in found))
+        same = [each.image_map for each in found if np.array_equal(each.picture, result.picture)]
+        draw_map(axes, result.picture, result.image_map, max(map(symmetric_limit, same)))
         return
     axes.imshow(result.picture.mean(-1), cmap="gray", vmin=-80, vmax=255)
     large = upsample(torch.as_tensor(result.image_map)[None].float(), result.picture.shape[:2])[0]
