@@ -55,6 +55,7 @@ class HookedCLIP:
     @contextmanager
     def ready(self) -> Iterator[None]:
         """Hold the model's lock, and keep out what is set around a call: dropout, autocast and forbidden gradients."""
+        self.check_weights()
         with self.lock:
             training = [module for module in self.model.modules() if module.training]
             self.model.eval()
@@ -64,6 +65,15 @@ class HookedCLIP:
             finally:
                 for module in training:
                     module.training = True
+
+    def check_weights(self) -> None:
+        """Refuse what no forward pass can run on."""
+        if torch.get_default_device().type == "meta":
+            raise ValueError("torch's default device must be one that holds numbers, got meta")
+        kinds = {weight.dtype for weight in self.model.parameters() if weight.is_floating_point() and weight.ndim}
+        if len(kinds) > 1:
+            found = ", ".join(sorted(map(str, kinds)))
+            raise ValueError(f"the model's weights must be of one type, got {found}: cast it with model.to(dtype)")
 
     @property
     def device(self) -> torch.device:
@@ -104,9 +114,10 @@ class HookedCLIP:
 
 
 def check_clip(clip: HookedCLIP) -> None:
-    """Raise a TypeError for what is no `HookedCLIP`, such as a name or a model of transformers."""
+    """Raise a TypeError for what is no `HookedCLIP`, such as a name, and a ValueError for one that cannot run."""
     if not isinstance(clip, HookedCLIP):
         raise TypeError(f"clip must be what nib.load or nib.HookedCLIP gives, got {type(clip).__name__}")
+    clip.check_weights()
 
 
 def _check_processor(processor) -> None:

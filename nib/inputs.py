@@ -4,12 +4,14 @@ Exports what these two do, and `to_list`.
 """
 
 from collections.abc import Iterable, Mapping, Set
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
+from nib import limits
 from nib.captions import Caption, to_tokens
 from nib.pictures import Picture, read_pictures, to_picture, to_pixel_values
 
@@ -21,6 +23,7 @@ def to_list(name: str, values):
 
     Raises:
         TypeError: several without an order, or a whole table.
+        ValueError: more than `nib.limits.pairs`, as an iterator without an end gives.
     """
     if isinstance(values, np.ndarray):
         return values.tolist() if values.dtype.kind in "UO" and values.ndim == 1 else values
@@ -28,4 +31,7 @@ def to_list(name: str, values):
         return values
     if isinstance(values, (Mapping, Set)) or len(getattr(values, "shape", (0,))) != 1:
         raise TypeError(f"{name} must be one, or a list or a column of a table, in order, got {type(values).__name__}")
-    return list(values)
+    found = list(islice(values, limits.pairs + 1))
+    if len(found) > limits.pairs:
+        raise ValueError(f"{name} must be at most {limits.pairs:,}, got more: raise nib.limits.pairs if it is meant")
+    return found

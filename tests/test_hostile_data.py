@@ -114,6 +114,34 @@ def test_parts_of_a_model_of_equal_weights_and_other_heads_are_not_read(pairs, t
     assert len(list(tmp_path.glob("*.parquet"))) == 3
 
 
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA])
+def test_a_pair_without_an_id_is_named(clip, pairs, missing):
+    pairs[1]["id"] = missing
+    with pytest.raises(ValueError, match="every pair must have an id, got .* in row 1"):
+        evaluate(clip, pairs)
+
+
+@pytest.mark.parametrize("share", ["0.2", None, float("nan"), 0, 1, True])
+def test_a_share_that_is_none(clip, pixel_values, tokens, share):
+    scores = nib.METHODS["random"](clip, pixel_values, **tokens)
+    with pytest.raises(ValueError, match="share must be"):
+        metrics.infidelity(clip, pixel_values, **tokens, scores=scores, share=share)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"radius": "0.1"}, "radius must be"), ({"radius": None}, "radius must be"), ({"seed": "0"}, "seed must be")],
+)
+def test_a_radius_or_seed_that_is_none(pixel_values, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.max_sensitivity(pixel_values, lambda x: x.mean(1), **wrong)
+
+
+def test_sensitivity_wants_a_function(pixel_values):
+    with pytest.raises(TypeError, match="explain must be a function from pictures to maps, got NoneType"):
+        metrics.max_sensitivity(pixel_values, None)
+
+
 def test_sensitivity_does_not_depend_on_the_batch(clip, pairs):
     tables = [evaluate(clip, pairs, "saliency", metrics=["max_sensitivity"], batch_size=size) for size in (1, 2)]
     tables = [table.sort_values("id")["value"].to_numpy() for table in tables]

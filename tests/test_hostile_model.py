@@ -2,6 +2,7 @@
 
 import copy
 import io
+import itertools
 import json
 import os
 import pickle
@@ -185,6 +186,34 @@ def test_results_that_are_not_finite_are_refused(clip, model_folder):
         explain(huge)
     with pytest.raises(ValueError, match="interactions must be finite"):
         nib.interactions(huge, PICTURE, "a cat")
+
+
+def test_weights_of_two_types_are_refused(clip, pixel_values, tokens):
+    own = copy.deepcopy(clip)
+    own.model.vision_model.half()
+    for call in (nib.attribute, nib.interactions):
+        with pytest.raises(ValueError, match=r"weights must be of one type, got torch\.float16, torch\.float64"):
+            call(own, PICTURE, "a cat")
+    with pytest.raises(ValueError, match="weights must be of one type"):
+        nib.METHODS["chefer"](own, pixel_values, **tokens)
+
+
+def test_a_default_device_without_numbers_is_refused(clip):
+    torch.set_default_device("meta")
+    try:
+        with pytest.raises(ValueError, match="default device must be one that holds numbers, got meta"):
+            explain(clip)
+    finally:
+        torch.set_default_device(None)
+
+
+@pytest.mark.parametrize("name", ["images", "texts"])
+def test_an_iterator_without_an_end_is_refused(clip, name, monkeypatch):
+    monkeypatch.setattr(nib.limits, "pairs", 50)
+    endless = {"images": itertools.repeat(PICTURE), "texts": itertools.repeat("a cat")}
+    given = {"images": PICTURE, "texts": "a cat"} | {name: endless[name]}
+    with pytest.raises(ValueError, match=f"{name} must be at most 50, got more: raise nib.limits.pairs"):
+        nib.attribute(clip, given["images"], given["texts"])
 
 
 def test_no_pair_is_said(clip, pixel_values):

@@ -122,7 +122,11 @@ def evaluate(
 
 def _read_ids(pairs: Pairs) -> list[str]:
     """Return the ids of pairs as text; a ValueError names those that occur twice or that no file can hold."""
-    ids = [str(value) for value in column(pairs, "id")]
+    ids = list(column(pairs, "id"))
+    missing = [place for place, value in enumerate(ids) if pd.api.types.is_scalar(value) and pd.isna(value)]
+    if missing:
+        raise ValueError(f"every pair must have an id, got {ids[missing[0]]} in row {missing[0]}")
+    ids = [str(value) for value in ids]
     if not ids or len(set(ids)) < len(ids):
         twice = sorted({name for name in ids if ids.count(name) > 1})[:5] if ids else []
         named = f", and twice {', '.join(twice)}" if twice else ""

@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, pad
 
-from nib.checks import check_count
+from nib.checks import check_count, check_number, check_seed
 from nib.clip import HookedCLIP
 from nib.methods.scores import Scores
 from nib.metrics.confidence import check_scores
@@ -121,7 +121,8 @@ def infidelity(
     from captum.metrics import infidelity as measure  # takes a second, which `import nib` should not
 
     check_count("n_samples", n_samples, limit="samples")
-    if not 0 < share < 1:
+    check_seed(seed)
+    if check_number("share", share, 0, open_end=True) >= 1:
         raise ValueError(f"share must be in (0, 1), got {share}")
     check_scores(pixel_values, input_ids, scores, clip.grid(pixel_values))
     side, values = clip.image.patch, []
@@ -172,8 +173,10 @@ def max_sensitivity(
     from captum.metrics import sensitivity_max  # takes a second, which `import nib` should not
 
     check_count("n_samples", n_samples, limit="samples")
-    if not 0 < radius < float("inf"):
-        raise ValueError(f"radius must be more than 0 and finite, got {radius}")
+    check_seed(seed)
+    radius = check_number("radius", radius, 0, open_end=True)
+    if not callable(explain):
+        raise TypeError(f"explain must be a function from pictures to maps, got {type(explain).__name__}")
 
     def perturb(inputs):  # the same draws for every picture, so that none depends on the others of its batch
         inputs = inputs[0] if isinstance(inputs, tuple) else inputs
