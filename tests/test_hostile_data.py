@@ -117,7 +117,7 @@ def test_parts_of_a_model_of_equal_weights_and_other_heads_are_not_read(pairs, t
 @pytest.mark.parametrize("missing", [None, float("nan"), pd.NA])
 def test_a_pair_without_an_id_is_named(clip, pairs, missing):
     pairs[1]["id"] = missing
-    with pytest.raises(ValueError, match="every pair must have an id, got .* in row 1"):
+    with pytest.raises(ValueError, match=r"every pair must have an id, got .* in row 1"):
         evaluate(clip, pairs)
 
 
