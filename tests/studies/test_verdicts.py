@@ -60,3 +60,17 @@ def test_figure_1_needs_selectivity_and_the_pointing_game(tmp_path):
     table = pd.DataFrame(rows, columns=["metric", "method", "mean", "low", "high"])
     table.to_csv(tmp_path / "02_qualitative_figure1.csv", index=False)
     assert verdict_of("Figure 1", tmp_path) == "in part"
+
+
+@pytest.mark.parametrize(("nib", "verdict"), [((1, 9), "holds"), ((5, 9), "in part"), ((5, 1), "not")])
+def test_table_2_is_judged_among_the_papers_methods(tmp_path, nib, verdict):
+    drop, increase = nib
+    values = {"nib": (drop, increase), "m2ib": (3, 5), "none": (0, 9), "lime": (0, 10)}
+    rows = [
+        dict(dataset="scenes", protocol="released", method=method, n=4, metric=f"{side}_{name}", mean=value)
+        for method, pair in values.items()
+        for name, value in zip(("drop", "increase"), pair)
+        for side in ("image", "text")
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "04_quantitative.csv", index=False)
+    assert verdict_of("Table 2", tmp_path) == verdict
