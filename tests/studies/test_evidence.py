@@ -155,7 +155,7 @@ def test_cases_are_named_by_the_side_of_zero():
 def test_the_words_of_a_name_are_added_up():
     words, scores = ["a", "fire", "engine", "and", "an", "owl"], np.array([1.0, -3.0, 0.5, 7.0, 9.0, -0.25])
     results = [SimpleNamespace(words=words, word_scores=scores)] * 3
-    assert score_names(results, ["fire engine", "owl", "dog"]).tolist() == [-2.5, -0.25, 0]
+    assert score_names(results, ["fire engine", "owl", "cat"]).tolist() == [-2.5, -0.25, 0]  # "a" is no word of "cat"
 
 
 def test_the_figure_has_a_panel_a_way_and_a_line_at_zero():
