@@ -59,6 +59,7 @@ def test_the_spread_is_over_seeds_and_not_over_pairs(values):
 
 
 def test_the_largest_beta_is_compared_with_the_smallest(values):
+    values["value"] += values["beta"].fillna(0) * values["seed"].fillna(0)  # the later seed would differ by more
     (found,) = beta.compare_ends(values, [0, 1]).to_dict("records")
     assert found["beta"] == 0.9
     assert found["difference"] == pytest.approx(8)
