@@ -6,15 +6,18 @@ import numpy as np
 import pandas as pd
 
 
-def tabulate(summary: pd.DataFrame, index: str | Sequence[str], columns: str | Sequence[str]) -> pd.DataFrame:
+def tabulate(
+    summary: pd.DataFrame, index: str | Sequence[str], columns: str | Sequence[str], form: str = ".3f"
+) -> pd.DataFrame:
     """Turn a tidy table of means into one to read, with cells such as "0.236 [0.160, 0.338]".
 
     Args:
         summary: columns `mean`, `low` and `high`, and those of `index` and `columns`.
         index: what makes a row.
         columns: what makes a column.
+        form: of the numbers, as Python's `format` takes it.
     """
-    cells = summary.apply(lambda row: "{mean:.3f} [{low:.3f}, {high:.3f}]".format(**row), axis=1)
+    cells = summary.apply(lambda row: f"{row['mean']:{form}} [{row['low']:{form}}, {row['high']:{form}}]", axis=1)
     return summary.assign(cells=cells).pivot(index=index, columns=columns, values="cells")
 
 

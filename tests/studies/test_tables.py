@@ -8,6 +8,7 @@ def test_cells_hold_mean_and_interval():
     summary = pd.DataFrame({"a": ["x", "y"], "b": "z", "mean": [0.5, -1.0], "low": 0.25, "high": [1.0, 2.00049]})
     table = tabulate(summary, "a", "b")
     assert table["z"].to_dict() == {"x": "0.500 [0.250, 1.000]", "y": "-1.000 [0.250, 2.000]"}
+    assert tabulate(summary, "a", "b", ".1f").loc["y", "z"] == "-1.0 [0.2, 2.0]"
 
 
 def test_every_cell_is_listed_with_all_its_digits():
