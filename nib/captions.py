@@ -122,6 +122,10 @@ def _encode_ids(clip: HookedCLIP, ids: torch.Tensor):
     vocabulary = clip.text.vocabulary
     if ids.min() < 0 or ids.max() >= vocabulary:
         raise ValueError(f"token ids must be in [0, {vocabulary}), got [{int(ids.min())}, {int(ids.max())}]")
+    begin = [getattr(clip.tokenizer, f"{kind}_token_id", None) for kind in ("bos", "cls")]
+    begin = [token for token in begin if token is not None]
+    if clip.text.begin_tokens and begin and int(ids[0]) not in begin:
+        raise ValueError(f"token ids must begin with the begin token, {begin[0]}, got {shorten(ids.tolist())}")
     end = int(clip.text.find_end(ids[None].to(clip.device)))
     if end != len(ids) - 1 and not clip.text.sees_padding:
         raise ValueError(

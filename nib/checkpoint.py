@@ -123,7 +123,7 @@ def _find(source: str, file: str) -> str | None:
 
 
 # What transformers, safetensors and torch raise of a config or weights that are broken, beside a ValueError.
-BROKEN = (OSError, EOFError, LookupError, TypeError, AttributeError, ZeroDivisionError, RuntimeError)
+BROKEN = (OSError, EOFError, LookupError, TypeError, AttributeError, ZeroDivisionError, RuntimeError, ImportError)
 BROKEN += (pickle.UnpicklingError, SafetensorError, StrictDataclassError)
 
 

@@ -1,6 +1,7 @@
 """Check the arguments that many functions share, before any work.
 
-Exports `check_count`, `check_seed`, `check_number`, `check_flag`, `check_dense`, `name_place` and `shorten`.
+Exports `check_count`, `check_seed`, `check_number`, `check_flag`, `check_dense`, `to_floats`, `to_real`,
+`name_place` and `shorten`.
 """
 
 from collections.abc import Iterator
@@ -50,6 +51,36 @@ def check_dense(what: str, values: torch.Tensor) -> None:
     """Refuse a tensor that holds no numbers in rows and columns."""
     if values.layout != torch.strided or values.is_meta or values.is_quantized or values.is_nested:
         raise ValueError(f"{what} must be a dense tensor, got one that is sparse, quantised, nested or on meta")
+
+
+def to_floats(name: str, values) -> np.ndarray:
+    """Return numbers as a float64 array; a ValueError refuses what hides some of them or has an imaginary part."""
+    if isinstance(values, torch.Tensor):
+        values = to_real(name, values).detach().cpu()
+    if isinstance(values, np.ma.MaskedArray):
+        raise ValueError(f"{name} must not be a masked array: fill it, or leave out what is masked")
+    try:
+        complex_ones = np.iscomplexobj(values)
+        found = np.asarray(values) if complex_ones else np.asarray(values, float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be numbers in one shape, got {shorten(values)}") from error
+    if complex_ones:
+        raise ValueError(f"{name} must be real numbers, got {shorten(values)}")
+    return found
+
+
+def to_real(name: str, values) -> torch.Tensor:
+    """Return a tensor of an array, a list or a tensor; a ValueError refuses other things and imaginary parts."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise ValueError(f"{name} must not be a masked array: fill it, or leave out what is masked")
+    try:
+        values = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be numbers, got {type(values).__name__}: {shorten(values)}") from error
+    check_dense(name, values)
+    if values.is_complex():
+        raise ValueError(f"{name} must be real numbers, got {values.dtype}")
+    return values
 
 
 @contextmanager

@@ -6,9 +6,11 @@ Exports `HookedCLIP` and `check_clip`. What differs between model families is in
 
 import math
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import wraps
 from numbers import Integral, Real
+from operator import attrgetter
 from weakref import WeakKeyDictionary
 
 import torch
@@ -67,13 +69,17 @@ class HookedCLIP:
                     module.training = True
 
     def check_weights(self) -> None:
-        """Refuse what no forward pass can run on."""
+        """Refuse what no forward pass can run on, and take the towers anew: a module may have been replaced."""
         if torch.get_default_device().type == "meta":
             raise ValueError("torch's default device must be one that holds numbers, got meta")
         kinds = {weight.dtype for weight in self.model.parameters() if weight.is_floating_point() and weight.ndim}
         if len(kinds) > 1:
             found = ", ".join(sorted(map(str, kinds)))
             raise ValueError(f"the model's weights must be of one type, got {found}: cast it with model.to(dtype)")
+        now = build_towers(self.model, self.tokenizer)
+        parts = attrgetter("blocks", "norm", "projection", "head")
+        if any(a is not b for old, new in zip((self.image, self.text), now) for a, b in zip(parts(old), parts(new))):
+            self.image, self.text = now
 
     @property
     def device(self) -> torch.device:
@@ -118,6 +124,17 @@ def check_clip(clip: HookedCLIP) -> None:
     if not isinstance(clip, HookedCLIP):
         raise TypeError(f"clip must be what nib.load or nib.HookedCLIP gives, got {type(clip).__name__}")
     clip.check_weights()
+
+
+def run_ready(function: Callable) -> Callable:
+    """Wrap a function of a `HookedCLIP` and more so that it runs while the model is `ready`."""
+
+    @wraps(function)
+    def run(clip, *args, **kwargs):
+        with clip.ready() if isinstance(clip, HookedCLIP) else nullcontext():
+            return function(clip, *args, **kwargs)
+
+    return run
 
 
 def _check_processor(processor) -> None:

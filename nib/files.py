@@ -1,11 +1,12 @@
 """Write files that are whole or not there, and say what is no path.
 
-Exports `to_path`, `make_folder` and `write_whole`.
+Exports `to_path`, `make_folder`, `write_whole` and `choose_quoting`.
 """
 
+import csv
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,5 +39,18 @@ def write_whole(path: str | os.PathLike) -> Iterator[Path]:
     try:
         yield partial
         os.replace(partial, path)
+    except OSError as error:
+        if error.filename != str(partial):
+            raise
+        raise type(error)(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def choose_quoting(columns: Iterable[Iterable]) -> int:
+    """Return which fields a CSV must quote: the few that need it, or all text where a return alone is in one.
+
+    Neither csv nor pandas quote a return, and both read it as the end of a row.
+    """
+    returns = any(isinstance(value, str) and "\r" in value for column in columns for value in column)
+    return csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL

@@ -1,8 +1,8 @@
 """Integrate the gradient of the similarity along the narrowing path (Eq. 10 of the NIB paper).
 
-Exports `RULES` and `quadrature`, where the nodes lie and what they weigh; `integrate`, one loop for both modalities;
-and `anchor`, F at the baseline. At the limit of a noiseless bottleneck (Theorem 2) the state lambda * z runs from
-nothing to z, and
+Exports `RULES`, `quadrature` and `warn_of_zero`, where the nodes lie and what they weigh; `integrate`, one loop for
+both modalities; and `anchor`, F at the baseline. At the limit of a noiseless bottleneck (Theorem 2) the state
+lambda * z runs from nothing to z, and
 
     A_i = integral over lambda of z_i * (dF/dz_i)(lambda z),    F(z) = cos(suffix(z), target),
 
@@ -10,6 +10,7 @@ adds up to F(z) - F(lambda_min z) (Theorem 3). That is integrated gradients of a
 From another baseline b the path is b + lambda (z - b), and z - b takes the place of z.
 """
 
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from numbers import Real
@@ -72,6 +73,17 @@ def quadrature(rule: str = "riemann_right", n_steps: int = 10, lambda_min: float
         raise ValueError(f"lambda_min must be in [0, 1), got {lambda_min!r}")
     nodes, weights, lambda_min = *map(torch.from_numpy, RULES[rule](int(n_steps))), float(lambda_min)
     return lambda_min + (1 - lambda_min) * nodes, (1 - lambda_min) * weights
+
+
+def warn_of_zero(rule: str, n_steps: int, lambda_min: float, stacklevel: int = 3) -> None:
+    """Check a path; warn where a node lies at 0, at which the gradient has no meaning for the map."""
+    nodes, weights = quadrature(rule, n_steps, lambda_min)
+    if nodes[0] == 0 and weights[0] > 0:
+        warnings.warn(
+            f"{rule} has a node at lambda = 0, where layer norms make the gradient hundreds of times too large: the sum"
+            " will be far off; start at lambda_min > 0, or take another rule",
+            stacklevel=stacklevel,
+        )
 
 
 def integrate(

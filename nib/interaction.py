@@ -19,7 +19,7 @@ from torch.func import jvp, vmap
 from nib.checks import check_count
 from nib.clip import HookedCLIP, check_clip
 from nib.inputs import Caption, Picture, to_list, to_picture, to_pixel_values, to_tokens
-from nib.integrate import dot, integrate
+from nib.integrate import dot, integrate, warn_of_zero
 from nib.integrate import quadrature as place_nodes
 from nib.methods.attention import open_attention
 from nib.towers import Split
@@ -123,7 +123,7 @@ def interactions(
     if not captions:
         raise ValueError("text must be at least one caption, got none")
     layers = clip.layers(layer)
-    place_nodes(quadrature, n_steps, lambda_min)  # checks them
+    warn_of_zero(quadrature, n_steps, lambda_min)
     path = dict(n_steps=n_steps, rule=quadrature, lambda_min=float(lambda_min))
     with clip.ready():
         tokens = to_tokens(clip, captions)

@@ -20,7 +20,8 @@ def fits(block: nn.Module) -> bool:
     attention = block.self_attn
     linears = (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
     hooked = any(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks for module in block.modules()
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or "forward" in vars(module)
+        for module in block.modules()
     )
     return all(type(linear) is nn.Linear for linear in linears) and not hooked
 

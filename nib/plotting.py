@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from nib.checks import check_count
-from nib.files import to_path, write_whole
+from nib.files import choose_quoting, to_path, write_whole
 from nib.heatmaps import upsample
 
 COLOURS = "RdBu_r"
@@ -83,7 +83,7 @@ def draw_words(axes: Axes, words: Sequence[str], scores: np.ndarray) -> None:
 def add_colour_bar(figure: Figure, axes, limit: float, label: str = "patch score (cosine)") -> None:
     """Add the scale of `draw_map`, zero in the middle."""
     scale = ScalarMappable(Normalize(-limit, limit), COLOURS)
-    figure.colorbar(scale, ax=axes, shrink=0.8).set_label(label, size=7)
+    figure.colorbar(scale, ax=axes, shrink=0.8).set_label(as_written(label), size=7)
 
 
 @plt.rc_context(PRINT)
@@ -167,7 +167,7 @@ def plot_methods(
     for panel, (method, (image_scores, word_scores)) in zip(panels, scores.items()):
         upper, lower = panel.subplots(2, 1, height_ratios=(2.2, 1))
         draw_map(upper, picture, image_scores)
-        upper.set_title(method)
+        upper.set_title(as_written(method, 48))
         draw_words(lower, words, word_scores)
         lower.set(xlabel="", xticks=[])
     return figure
@@ -178,7 +178,8 @@ def save_figure(figure: Figure, frame: pd.DataFrame, stem: str | Path) -> None:
 
     All are written under another name and moved into place, and hold no time stamp: the same figure gives the same
     files. A PNG has 300 dots an inch and 256 colours; where there are pictures 150 dots, about as fine as
-    what a model sees, and all colours, so that files stay small. The PDF has 300 everywhere.
+    what a model sees, and all colours, so that files stay small. The PDF has 300 everywhere. Numbers in the CSV have
+    six digits: `nib.save_table` keeps all.
     """
     stem = to_path("stem", stem)
     if not isinstance(figure, Figure) or not isinstance(frame, pd.DataFrame):
@@ -193,7 +194,9 @@ def save_figure(figure: Figure, frame: pd.DataFrame, stem: str | Path) -> None:
     with plt.rc_context({"pdf.fonttype": 42}):  # letters that editors and publishers can read
         _write(stem, "pdf", lambda file: figure.savefig(file, format="pdf", metadata={"CreationDate": None}, dpi=300))
     _write(stem, "png", lambda file: picture.save(file, "PNG", optimize=True, dpi=(dots, dots)))
-    _write(stem, "csv", lambda file: frame.to_csv(file, index=False, float_format="%.6g", lineterminator="\n"))
+    options = dict(index=False, float_format="%.6g", lineterminator="\n")
+    quoting = choose_quoting(column for _, column in frame.select_dtypes(exclude="number").items())
+    _write(stem, "csv", lambda file: frame.to_csv(file, quoting=quoting, **options))
 
 
 def _write(stem: Path, ending: str, write: Callable[[Path], None]) -> None:

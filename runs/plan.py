@@ -28,17 +28,17 @@ from ruamel.yaml.tokens import AliasToken
 from runs.store import ROOT, Run, name_run, read_edition
 
 PROFILES = ROOT / "notebooks" / "profiles"
-RESERVED = ("figures_dir", "output", "parts_dir")  # parameters that the runner sets; a notebook may lack the last
+TYPED, RESERVED = ("image", "text"), ("figures_dir", "output", "parts_dir")  # no YAML; what the runner sets
 
 
 def read_profile(name: str, notebooks: Sequence[Path], given: Iterable[tuple[str, str]] = ()) -> list[Run]:
     """Plan a run of each notebook with a profile's parameters, and over them those given as text."""
-    runs = []
+    runs, make_error = [], lambda keys, text: ValueError(f"{keys[0]}: {text}")
     for notebook in map(Notebook, dict.fromkeys(notebooks)):
         parameters = find_parameters(name, notebook)
         for key, text in given:
-            value = text if isinstance(notebook.defaults.get(key), str) else _parse(f"{key}={text}", text)
-            parameters[key] = notebook.check((key,), value, lambda keys, text: ValueError(f"{keys[0]}: {text}"))
+            typed = key in TYPED or isinstance(notebook.defaults.get(key), str)
+            parameters[key] = notebook.check((key,), text if typed else _parse(f"{key}={text}", text), make_error)
         runs.append(name_run(notebook.path, parameters, notebook.fill(parameters), read_edition(notebook.path, True)))
     return runs
 

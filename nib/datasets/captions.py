@@ -4,7 +4,7 @@ Exports `best_captions`, `save_ids`, `read_ids` and `replace_texts`.
 """
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
 import torch
@@ -13,14 +13,15 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from nib.checks import check_count
-from nib.clip import HookedCLIP
-from nib.files import to_path, write_whole
+from nib.clip import HookedCLIP, run_ready
+from nib.files import choose_quoting, to_path, write_whole
 from nib.inputs import to_pixel_values, to_tokens
 
 PROTOCOLS = ("paper", "released")
 
 
-@torch.inference_mode()
+@run_ready
+@torch.no_grad()
 def best_captions(
     clip: HookedCLIP,
     dataset: Dataset,
@@ -93,9 +94,10 @@ def save_ids(dataset: Dataset, path: str | Path) -> Path:
     if not isinstance(dataset, Dataset):
         raise TypeError(f"ids are those of a data set of `nib.datasets.load`, got {type(dataset).__name__}")
     with write_whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        columns = dataset["id"][:], dataset["text"][:]
+        writer = csv.writer(file, lineterminator="\n", quoting=choose_quoting(columns))
         writer.writerow(["id", "text"])
-        writer.writerows(zip(dataset["id"], dataset["text"]))
+        writer.writerows(zip(*columns))
     return path
 
 
@@ -121,12 +123,17 @@ def read_ids(ids: str | Path | Sequence[str] | None) -> tuple[list[str] | None, 
             raise ValueError(f"{str(ids)!r} must be a CSV file in UTF-8: {error}") from error
         if "id" not in columns:
             raise ValueError(f"{str(ids)!r} must have a column 'id', got {list(columns)}")
+        if surplus := [row["id"] for row in rows if None in row]:
+            raise ValueError(
+                f"row {surplus[0]!r} of {str(ids)!r} has more fields than the header: put text with a comma in"
+                " quotation marks"
+            )
         texts = [row["text"] for row in rows] if "text" in columns else None
         empty = [row["id"] for row in rows if texts and not (row["text"] or "").strip()]
         if empty:
             raise ValueError(f"{len(empty)} captions in {str(ids)!r} are empty: {', '.join(empty[:5])}")
         ids = [row["id"] for row in rows]
-    if not isinstance(ids, Iterable):
+    if not isinstance(ids, Iterable) or isinstance(ids, (Set, Mapping)):
         raise TypeError(f"ids must be a list of ids or a file of them, got {type(ids).__name__}")
     ids = [str(key) for key in ids]
     if not ids or len(set(ids)) < len(ids):

@@ -3,6 +3,8 @@
 Exports `load_own`.
 """
 
+import csv
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,8 +23,8 @@ IMAGES = ("image", "jpg", "png", "file_name", "filename", "image_path", "file", 
 TEXTS = ("text", "caption", "captions", "txt", "caption_0", "title", "description")
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 READERS = {
-    ".csv": lambda file: pd.read_csv(file, dtype=str, keep_default_na=False),
-    ".jsonl": lambda file: _fill(pd.read_json(file, lines=True, dtype=False, encoding="utf-8-sig")),
+    ".csv": lambda file: _read_csv(file),
+    ".jsonl": lambda file: _read_jsonl(file),
     ".parquet": lambda file: Dataset(InMemoryTable(pq.read_table(file))),
 }
 
@@ -89,9 +91,32 @@ def _open(path: Path, split: str | None) -> tuple[Dataset | list[dict], list[str
     return rows.to_dict("records"), list(rows.columns), table.parent
 
 
-def _fill(frame: pd.DataFrame) -> pd.DataFrame:
-    """Put None where a row lacks a column: pandas' NaN is a number."""
-    return frame.astype(object).where(frame.notna(), None)
+def _read_csv(path: Path) -> pd.DataFrame:
+    """Read a table of text; a ValueError names a row with more fields than the header, such as an unquoted comma makes.
+
+    pandas would take the first fields for names of rows, and move all others by a column.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        header = next(reader, [])
+        for row in reader:
+            if len(row) > len(header):
+                raise ValueError(
+                    f"line {reader.line_num} has {len(row)} fields and the header {len(header)}: put text with a comma"
+                    f" in quotation marks; it starts with {shorten(row[0])}"
+                )
+    if twice := sorted({name for name in header if header.count(name) > 1}):
+        raise ValueError(f"the header names column {', '.join(twice)} twice")
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def _read_jsonl(path: Path) -> pd.DataFrame:
+    """Read a mapping a line as it stands, None where one lacks a column: pandas would make all numbers of one kind."""
+    rows = [json.loads(line) for line in path.read_text("utf-8-sig").split("\n") if line.strip()]
+    if wrong := [row for row in rows if not isinstance(row, dict)]:
+        raise ValueError(f"every line must be a mapping, got {shorten(wrong[0])}")
+    frame = pd.DataFrame(rows, dtype=object)
+    return frame.where(frame.notna(), None)
 
 
 def _find_column(kind: str, name: str | None, known: Sequence[str], columns: list[str], path: Path) -> str:

@@ -129,6 +129,8 @@ def read_batch(
 def read_mask(clip: HookedCLIP, pair: Mapping[str, Any], name: str, key: str) -> Tensor:
     """Return where a mask of a pair is above 0, resized and cropped as the image processor does with its picture."""
     mask, image = pair[name], pair["image"]
+    if isinstance(mask, np.ma.MaskedArray):
+        raise ValueError(f"{name} of pair {key!r} must not be a masked array: fill it")
     with suppress(ValueError):  # ragged lists
         mask = mask.cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
     if isinstance(image, str | Path):
@@ -217,6 +219,8 @@ def check_setting(clip: HookedCLIP, setting: Setting, may_be_masks: bool = False
     if not isinstance(setting, str | Mapping):
         raise TypeError(f"methods must be names, or mappings of a method and its parameters, got {shorten(setting)}")
     setting = {"method": setting} if isinstance(setting, str) else dict(setting)
+    if wrong := [name for name in setting if not isinstance(name, str)]:
+        raise TypeError(f"parameters of a method must be named by text, got {shorten(wrong[0])}")
     if "method" not in setting:
         raise ValueError(f"a setting must name its method, got {setting}")
     if may_be_masks and setting == {"method": TRUE_MASK}:

@@ -9,16 +9,18 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from torch import Tensor, uint8
 
-from nib.files import to_path, write_whole
+from nib.files import choose_quoting, to_path, write_whole
 
 
 def save_table(frame: pd.DataFrame, path: str | Path) -> None:
     """Write a table, by the ending of its path as .parquet or .csv, whole or not at all.
 
-    A column that parquet cannot hold, such as layers that are numbers and pairs, is written as text.
+    A column that parquet cannot hold, such as layers that are numbers and pairs, is written as text. An index that has
+    a name is written as a column.
 
     Raises:
         TypeError: no table.
@@ -29,9 +31,11 @@ def save_table(frame: pd.DataFrame, path: str | Path) -> None:
     path = to_path("path", path)
     if path.suffix not in (".parquet", ".csv"):
         raise ValueError(f"a table is written as .parquet or .csv, got {str(path)!r}")
+    frame = frame.reset_index() if any(name is not None for name in frame.index.names) else frame
     with write_whole(path) as partial:
         if path.suffix == ".csv":
-            frame.to_csv(partial, index=False, lineterminator="\n")
+            quoting = choose_quoting(column for _, column in frame.select_dtypes(exclude="number").items())
+            frame.to_csv(partial, index=False, lineterminator="\n", quoting=quoting)
         else:
             texts = {name: column.map(str, na_action="ignore") for name, column in frame.items() if _is_mixed(column)}
             frame.assign(**texts).to_parquet(partial, index=False)
@@ -39,7 +43,8 @@ def save_table(frame: pd.DataFrame, path: str | Path) -> None:
 
 def _is_mixed(column: pd.Series) -> bool:
     kinds = {type(value) for value in column.dropna()} if column.dtype == object else set()
-    return Tensor in kinds or (len(kinds) > 1 and not kinds <= {int, float})
+    numbers = all(issubclass(kind, (int, float, np.number)) and kind is not bool for kind in kinds)
+    return Tensor in kinds or (len(kinds) > 1 and not numbers)
 
 
 def to_bytes(values: Tensor) -> bytes:

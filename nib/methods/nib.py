@@ -3,16 +3,15 @@
 Exports `nib` and `PRESETS`, named sets of its parameters.
 """
 
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from nib.checks import check_flag
+from nib.checks import check_flag, to_real
 from nib.clip import HookedCLIP
-from nib.integrate import anchor, integrate
+from nib.integrate import anchor, integrate, warn_of_zero
 from nib.integrate import quadrature as place_nodes
 from nib.methods.pairs import check_pairs
 from nib.methods.scores import Scores
@@ -104,16 +103,12 @@ def nib(
 
 
 def _check_path(n_steps: int, rule: str, lambda_min: float, baseline: str | Tensor) -> None:
-    """Check one side's path; warn where a node lies at 0, at which the gradient has no meaning for the map."""
-    nodes, weights = place_nodes(rule, n_steps, lambda_min)
+    """Check one side's path, and warn of a node at 0."""
     if not isinstance(baseline, Tensor) and not (isinstance(baseline, str) and baseline in ("zero", "mean")):
         raise ValueError(f"baseline must be 'zero', 'mean' or a tensor, got {baseline!r}")
-    if nodes[0] == 0 and weights[0] > 0 and isinstance(baseline, str) and baseline == "zero":
-        warnings.warn(
-            f"{rule} has a node at lambda = 0, where layer norms make the gradient hundreds of times too large: the sum"
-            " will be far off; start at lambda_min > 0, or take another rule",
-            stacklevel=4,
-        )
+    place_nodes(rule, n_steps, lambda_min)  # checks it
+    if isinstance(baseline, str) and baseline == "zero":
+        warn_of_zero(rule, n_steps, lambda_min, stacklevel=5)
 
 
 def resolve_path(preset: str | None, **path: Any) -> dict[str, Any]:
@@ -144,7 +139,8 @@ def _split_path(**path) -> tuple[dict, dict]:
     pairs = {name: tuple(value) if isinstance(value, (tuple, list)) else (value,) * 2 for name, value in path.items()}
     for name, pair in pairs.items():
         if len(pair) != 2:
-            raise ValueError(f"{name} must be one value or two, of picture and caption, got {path[name]!r}")
+            given = {"rule": "quadrature"}.get(name, name)
+            raise ValueError(f"{given} must be one value or two, of picture and caption, got {path[name]!r}")
     return tuple({name: pair[side] for name, pair in pairs.items()} for side in (0, 1))
 
 
@@ -165,6 +161,7 @@ def place_baseline(split: Split, kinds: Tensor, baseline: str | Tensor) -> Hidde
     """
     z, n_kinds = split.hidden_states, 2 + int((kinds == END).any())
     if isinstance(baseline, Tensor):
+        baseline = to_real("baseline", baseline)
         if tuple(baseline.shape) != (n_kinds, z.shape[-1]) or not baseline.isfinite().all():
             raise ValueError(f"baseline must be finite and ({n_kinds}, {z.shape[-1]}), got {tuple(baseline.shape)}")
         states = torch.cat([baseline.to(z), z.new_zeros(PADDING + 1 - n_kinds, z.shape[-1])])

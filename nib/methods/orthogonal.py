@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from nib.checks import check_count
+from nib.checks import check_count, shorten
 from nib.clip import HookedCLIP
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, Embeds, InputIds, PixelValues
@@ -35,6 +35,10 @@ def orthogonal_text(method: Callable[..., Scores], distractors: InputIds, n_atom
         ValueError: no distractors, or one that a text is nothing beside.
     """
     check_count("n_atoms", n_atoms)
+    if not callable(method):
+        raise TypeError(f"method must be one of nib.METHODS, got {type(method).__name__}")
+    if not isinstance(distractors, Tensor) or distractors.ndim != 2 or distractors.is_floating_point():
+        raise TypeError(f"distractors must be token ids (texts, tokens) of to_tokens, got {shorten(distractors)}")
     if not len(distractors):
         raise ValueError("distractors must be at least one text, got none")
 

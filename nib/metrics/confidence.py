@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from nib.checks import check_count
-from nib.clip import HookedCLIP
+from nib.clip import HookedCLIP, run_ready
 from nib.heatmaps import to_heatmap
 from nib.methods.gradients import token_embeddings
 from nib.methods.scores import Scores
@@ -37,6 +37,7 @@ DARK = 0.1
 
 
 @torch.no_grad()
+@run_ready
 def confidence(
     clip: HookedCLIP,
     pixel_values: PixelValues,

@@ -12,8 +12,8 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, pad
 
-from nib.checks import check_count, check_number, check_seed
-from nib.clip import HookedCLIP
+from nib.checks import check_count, check_number, check_seed, to_real
+from nib.clip import HookedCLIP, run_ready
 from nib.methods.scores import Scores
 from nib.metrics.confidence import check_scores
 from nib.shapes import AttentionMask, GridScores, InputIds, PairValues, PixelValues
@@ -42,7 +42,7 @@ def absent_prompt(right: GridScores, wrong: GridScores) -> dict[str, PairValues]
         0.5 by chance. `absent_agreement`, the rank correlation of the two maps in [-1, 1]: 1 for a map that does not
         depend on the prompt; NaN where one is constant.
     """
-    right, wrong = (torch.as_tensor(scores).detach() for scores in (right, wrong))
+    right, wrong = (to_real("maps", scores).detach() for scores in (right, wrong))
     if right.shape != wrong.shape or right.ndim != 3 or not right.numel():
         raise ValueError(f"maps must be (batch, ., .) and alike, got {tuple(right.shape)} and {tuple(wrong.shape)}")
     if not (right.isfinite().all() and wrong.isfinite().all()):
@@ -68,6 +68,7 @@ def _correlate(first: Tensor, second: Tensor) -> PairValues:
     return torch.tensor(values, dtype=torch.float64)
 
 
+@run_ready
 def randomisation(
     clip: HookedCLIP, explain: Callable[[HookedCLIP], Scores], n_late: int = 3, seed: int = 0
 ) -> dict[str, PairValues]:
@@ -90,6 +91,7 @@ def randomisation(
     check_count("n_late", n_late)
     before = explain(clip).image.flatten(1).double()
     other = HookedCLIP(copy.deepcopy(clip.model), clip.tokenizer, clip.image_processor)
+    check_seed(seed)
     blocks, generator, found = list(other.image.blocks), torch.Generator().manual_seed(seed), {}
     stages = {"projection": [other.image.projection], "late": blocks[-n_late:], "all": blocks[:-n_late]}
     for name, modules in stages.items():
@@ -100,6 +102,7 @@ def randomisation(
     return found
 
 
+@run_ready
 def infidelity(
     clip: HookedCLIP,
     pixel_values: PixelValues,

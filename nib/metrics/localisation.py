@@ -10,6 +10,7 @@ import torch
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score
 
+from nib.checks import to_real
 from nib.heatmaps import upsample
 from nib.shapes import GridScores
 
@@ -161,7 +162,7 @@ def put_on_masks(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
 
 def _read(scores: GridScores, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return maps on the masks, see `put_on_masks`, and the masks, boolean; also of arrays and lists."""
-    scores, masks = torch.as_tensor(scores).detach(), _read_masks(masks)
+    scores, masks = to_real("scores", scores).detach(), _read_masks(masks)
     if scores.ndim != 3 or masks.ndim != 3 or len(scores) != len(masks) or not scores.numel():
         raise ValueError(f"scores and masks must be (batch, ., .), got {tuple(scores.shape)}, {tuple(masks.shape)}")
     if not masks.flatten(1).any(1).all():
@@ -175,7 +176,7 @@ def _read(scores: GridScores, masks: torch.Tensor) -> tuple[torch.Tensor, torch.
 
 
 def _read_masks(masks: torch.Tensor) -> torch.Tensor:
-    masks = torch.as_tensor(masks)
+    masks = to_real("masks", masks)
     if not masks.isfinite().all() or (masks < 0).any():
         raise ValueError("masks must be boolean or numbers, 0 where the object is not seen, got NaN or below 0")
     return masks.bool()

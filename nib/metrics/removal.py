@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, cosine_similarity, pad
 
-from nib.checks import check_count
-from nib.clip import HookedCLIP
+from nib.checks import check_count, check_seed
+from nib.clip import HookedCLIP, run_ready
 from nib.methods.scores import Scores
 from nib.metrics.confidence import check_scores
 from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PairValues, PixelValues
@@ -53,6 +53,7 @@ class RemovalCurves:
 
 
 @torch.no_grad()
+@run_ready
 def removal_curves(
     clip: HookedCLIP,
     pixel_values: PixelValues,
@@ -86,8 +87,9 @@ def removal_curves(
     """
     check_count("n_steps", n_steps, limit="nodes")
     check_count("batch_size", batch_size)
-    removal = removal or ("left_out" if clip.image.class_tokens else "mean_colour")
-    if removal not in REMOVALS:
+    check_seed(seed)
+    removal = ("left_out" if clip.image.class_tokens else "mean_colour") if removal is None else removal
+    if not isinstance(removal, str) or removal not in REMOVALS:
         raise ValueError(f"removal must be one of {sorted(REMOVALS)}, got {removal!r}")
     if removal == "left_out" and not clip.image.class_tokens:
         raise ValueError("removal 'left_out' would leave nothing of a picture without a class token; use 'mean_colour'")

@@ -4,18 +4,19 @@ Exports `bootstrap_interval`, `summarise`, `compare` and `holm`. Shares of pairs
 interval, and McNemar's exact test.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import lru_cache, partial
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
+from pandas.api.types import is_complex_dtype, is_numeric_dtype
 from scipy.stats import binomtest, wilcoxon
 
-from nib.checks import check_count, shorten
+from nib.checks import check_count, shorten, to_floats
 
 SHARES = {"image_increase": 100, "text_increase": 100, "constant_map": 1, "text_constant_map": 1}  # what a hit counts
 
+LARGEST = 1e300  # of a value: sums of larger ones overflow
 SHARED = 10**7  # draws kept for the next group of the same size
 
 
@@ -29,11 +30,13 @@ def bootstrap_interval(values: np.ndarray, seed: int = 0, n_resamples: int = 200
     Raises:
         ValueError: fewer than 2 values, a value that is not finite, or no resamples.
     """
-    check_count("n_resamples", n_resamples)
+    check_count("n_resamples", n_resamples, limit="samples")
     check_count("seed", seed, 0)
-    values = np.asarray(values, float)
+    values = to_floats("values", values)
     if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
         raise ValueError(f"values must be at least 2 finite numbers, got shape {values.shape}")
+    if (largest := np.abs(values).max()) > LARGEST:
+        raise ValueError(f"values must be at most {LARGEST:g}, got {largest:g}")
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
     if len(values) * n_resamples <= SHARED:
@@ -71,7 +74,7 @@ def summarise(values: pd.DataFrame, by: str | Sequence[str]) -> pd.DataFrame:
     Raises:
         KeyError: a column is missing.
     """
-    by = _check_table(values, by)
+    values, by = _check_table(values, by, ("n", "mean", "low", "high"))
     rows = []
     for key, group in values.groupby(by, sort=False, dropna=False):
         _check_ids(group, dict(zip(by, key)), values.columns)
@@ -107,8 +110,9 @@ def compare(values: pd.DataFrame, by: Sequence[str], column: str = "method", ref
         KeyError: a column is missing.
         ValueError: the reference is not among the methods, or a value is no number.
     """
-    by = _check_table(values, by, column, "id")
-    if reference not in set(values[column]):
+    taken = ("n", "difference", "low", "high", "p", "p_holm")
+    values, by = _check_table(values, by, taken, column)
+    if not isinstance(reference, Hashable) or reference not in set(values[column]):
         raise ValueError(f"the reference must be one of {sorted(set(values[column]), key=str)}, got {reference!r}")
     rows = []
     for key, group in values.groupby(by, sort=False, dropna=False):
@@ -131,18 +135,37 @@ def compare(values: pd.DataFrame, by: Sequence[str], column: str = "method", ref
     return frame.assign(p_holm=holm(frame["p"].to_numpy(float)))
 
 
-def _check_table(values: pd.DataFrame, by: str | Sequence[str], *more: str) -> list[str]:
-    """Return the columns to group by as a list, once the table has them and its values are numbers."""
+def _check_table(
+    values: pd.DataFrame, by: str | Sequence[str], taken: Sequence[str], column: str | None = None
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return the table with its values as float64, and the columns to group by as a list, once it has them.
+
+    Args:
+        taken: columns of the result, which no column to group by may be called like.
+        column: one more column that is needed, and with it `id`.
+    """
     if not isinstance(values, pd.DataFrame):
         raise TypeError(f"values must be a table (DataFrame), got {type(values).__name__}")
     if not isinstance(by, str | Sequence) or not len(by):
         raise ValueError(f"by must name at least one column, got {by!r}")
     by = [by] if isinstance(by, str) else list(by)
-    if missing := sorted({*by, *more, "value"} - set(values.columns)):
+    named = by if column is None else [*by, column]
+    if wrong := [name for name in named if not isinstance(name, str)]:
+        raise TypeError(f"columns must be named by text, got {shorten(wrong[0])}")
+    needed = [*named, "value"] if column is None else [*named, "value", "id"]
+    if missing := sorted(set(needed) - set(values.columns)):
         raise KeyError(f"the table has no column {', '.join(missing)}; it has {', '.join(map(str, values.columns))}")
-    if len(values) and not is_numeric_dtype(values["value"]):
-        raise ValueError(f"column 'value' must hold numbers, got {values['value'].dtype}")
-    return by
+    if twice := [name for name in needed if list(values.columns).count(name) > 1]:
+        raise ValueError(f"the table must have one column {twice[0]!r}, got several")
+    if clash := [name for name in named if name in taken]:
+        raise ValueError(f"column {clash[0]!r} is called like one of the result: rename it first, with `values.rename`")
+    for name in named:
+        if nested := [entry for entry in values[name] if isinstance(entry, (list, dict, set, np.ndarray))]:
+            raise ValueError(f"column {name!r} must hold numbers or text, got {shorten(nested[0])}")
+    kind = values["value"].dtype
+    if len(values) and (not is_numeric_dtype(kind) or is_complex_dtype(kind)):
+        raise ValueError(f"column 'value' must hold numbers, got {kind}")
+    return values.assign(value=values["value"].to_numpy(float, na_value=np.nan)), by
 
 
 def _check_ids(group: pd.DataFrame, key: dict, columns: Sequence[str]) -> None:
@@ -170,7 +193,7 @@ def holm(p: np.ndarray) -> np.ndarray:
         >>> holm(np.array([0.01, 0.04, 0.03])).round(2).tolist()
         [0.03, 0.06, 0.06]
     """
-    p = np.asarray(p, float)
+    p = to_floats("p", p)
     if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
         raise ValueError(f"p must be a list of numbers in [0, 1], got shape {p.shape}: {shorten(p.tolist())}")
     order = np.argsort(p, kind="stable")
