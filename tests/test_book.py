@@ -79,7 +79,8 @@ def test_nothing_is_loaded_from_the_net(book, pages):
 def test_a_notebook_shows_its_outputs_and_formulas(book, pages, name):
     notebook, page = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4), pages[book / "notebooks" / f"{name}.html"]
     outputs = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert len(page.select("article .cell_output img")) == sum("image/png" in data for data in outputs)
+    pictures = sum("image/png" in data or "image/jpeg" in data for data in outputs)
+    assert len(page.select("article .cell_output img")) == pictures
     tables = sum(data.get("text/html", "").count("<table") for data in outputs)
     assert len(page.select("article .cell_output .text_html table")) == tables
     prose = "".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")

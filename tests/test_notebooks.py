@@ -59,7 +59,7 @@ def test_outputs_are_there_and_not_older_than_the_code(path):
 
 
 TYPED = re.compile(r"(?<![\w.])(?:\d+\.\d+|\d+(?= ?(?:%|of \d|times\b|points?\b|percent\b)))")
-STANDING = {"95", "0.5"}  # the level of intervals, and chance
+STANDING = {"95", "0.05", "0.5"}  # the levels of intervals and tests, and chance
 
 
 @pytest.mark.parametrize("path", [*PATHS, ROOT / "notebooks/index.ipynb"], ids=lambda path: path.stem)
