@@ -57,8 +57,8 @@ class HookedCLIP:
     @contextmanager
     def ready(self) -> Iterator[None]:
         """Hold the model's lock, and keep out what is set around a call: dropout, autocast and forbidden gradients."""
-        self.check_weights()
         with self.lock:
+            self.check_weights()
             training = [module for module in self.model.modules() if module.training]
             self.model.eval()
             try:

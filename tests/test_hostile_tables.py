@@ -269,14 +269,26 @@ def read_curves(found):
 
 
 @pytest.mark.parametrize("measure", [metrics.confidence, metrics.removal_curves, metrics.infidelity])
-def test_metrics_run_on_the_model_at_rest(clip, pixel_values, tokens, measure):
-    scores = nib.METHODS["random"](clip, pixel_values, **tokens)
-    expected = read_curves(measure(clip, pixel_values, **tokens, scores=scores))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        clip.model.train()
-        found = read_curves(measure(clip, pixel_values, **tokens, scores=scores))
-    clip.model.eval()
+def test_metrics_run_on_the_model_at_rest(model_folder, pixel_values, tokens, measure):
+    clip, pixels = nib.load(model_folder), pixel_values.float()  # autocast leaves float64 alone
+    for block in (*clip.image.blocks, *clip.text.blocks):
+        block.self_attn.dropout = 0.5
+    scores = nib.METHODS["random"](clip, pixels, **tokens)
+    expected = read_curves(measure(clip, pixels, **tokens, scores=scores))
+    clip.model.train()
+    found = read_curves(measure(clip, pixels, **tokens, scores=scores))
     torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+    clip.model.eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = read_curves(measure(clip, pixels, **tokens, scores=scores))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("measure", [metrics.confidence, metrics.removal_curves])
+def test_metrics_leave_no_graph(clip, pixel_values, tokens, measure):
+    scores = nib.METHODS["random"](clip, pixel_values, **tokens)
+    found = read_curves(measure(clip, pixel_values.clone().requires_grad_(), **tokens, scores=scores))
+    assert not any(isinstance(value, torch.Tensor) and value.requires_grad for value in found.values())
 
 
 def test_token_ids_begin_with_the_begin_token(clip):

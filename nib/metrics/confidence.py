@@ -36,8 +36,8 @@ DIAGNOSTICS = ("dark_share", "constant_map", "text_constant_map")  # what a Drop
 DARK = 0.1
 
 
-@torch.no_grad()
 @run_ready
+@torch.no_grad()
 def confidence(
     clip: HookedCLIP,
     pixel_values: PixelValues,

@@ -52,8 +52,8 @@ class RemovalCurves:
         return values
 
 
-@torch.no_grad()
 @run_ready
+@torch.no_grad()
 def removal_curves(
     clip: HookedCLIP,
     pixel_values: PixelValues,
