@@ -1,7 +1,7 @@
 """Open a CLIP model for attribution.
 
-Exports `HookedCLIP` and `check_clip`. What differs between model families is in `nib.families`, how models are read in
-`nib.checkpoint`.
+Exports `HookedCLIP`, `check_clip` and `run_ready`. What differs between model families is in `nib.families`, how models
+are read in `nib.checkpoint`.
 """
 
 import math
