@@ -13,13 +13,16 @@ PYTHON := $(VENV)/bin/python
 ENVIRONMENT := $(VENV)/installed
 endif
 
-NOTEBOOKS := $(wildcard notebooks/[0-9]*.ipynb)
+# The slowest first, so that none runs alone at the end.
+SLOWEST := $(wildcard $(patsubst %,notebooks/%_*.ipynb,11 04 09 08 14 10 07 13))
+NOTEBOOKS := $(SLOWEST) $(filter-out $(SLOWEST),$(wildcard notebooks/[0-9]*.ipynb))
 
 # `make figures PROFILE=paper` reads notebooks/profiles/paper.yaml and writes figures/paper/.
 PROFILE ?= embedded
 FIGURES := $(if $(filter embedded,$(PROFILE)),figures,figures/$(PROFILE))
 SUMMARIES := $(if $(filter embedded,$(PROFILE)),data/results,$(FIGURES))
-RESULTS := 04_quantitative 05_num_steps 06_target_layer 07_beta_sensitivity 10_truncated_path
+RESULTS := 02_qualitative 04_quantitative 05_num_steps 06_target_layer 07_beta_sensitivity 10_truncated_path \
+  11_faithfulness 12_interactions
 
 # One thread a notebook and a notebook a core: faster than the other way round, and the same digits on any machine.
 JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
@@ -77,7 +80,7 @@ figures: $(ENVIRONMENT)  ## Run the notebooks, JOBS at once, and write figures/ 
 book: $(ENVIRONMENT)  ## Build build/book/index.html: the README, the notebooks as they are stored and docs/, to read without a network
 	$(PYTHON) -m sphinx --fresh-env --write-all --fail-on-warning --keep-going --quiet --jobs $(JOBS) -c book . $(BOOK)
 
-results: $(ENVIRONMENT)  ## Run notebooks 04 to 07 and 10 at full size (hours; a killed run goes on) and renew the summaries kept
+results: $(ENVIRONMENT)  ## Run notebooks 02, 04 to 07 and 10 to 12 at full size (hours; a killed run goes on) and renew the summaries kept
 	$(RUN) $(RESULTS:%=notebooks/%.ipynb) --profile full --figures figures/full
 	cp $(addprefix figures/full/,$(notdir $(wildcard data/results/*.csv))) data/results/
 

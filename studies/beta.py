@@ -1,48 +1,24 @@
 """Vary M2IB's beta and the seed of its noise, and say what either does to Drop and Increase.
 
-Exports `list_runs`, `measure_runs`, `summarise_seeds`, `measure_spread`, `compare_ends`, `compare_tables`,
-`sort_metrics` and `draw_over_beta`. Values are tidy tables with the columns `dataset`, `id`, `method`, `beta`, `seed`,
-`metric` and `value`.
+Exports `list_runs`, `summarise_seeds`, `measure_spread`, `compare_ends`, `compare_tables` and `draw_over_beta`. Values
+are tidy tables with the columns `dataset`, `id`, `method`, `beta`, `seed`, `metric` and `value`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-import nib
-from nib.clip import HookedCLIP
 from nib.metrics import compare, summarise
-from studies.charts import label_metrics, plot_lines
+from studies.charts import arrange, plot_lines
 from studies.published import METRICS, read_published
 
 
 def list_runs(betas: Sequence[float], seeds: Sequence[int], layer: int) -> list[dict[str, object]]:
     """List M2IB at every beta with every seed, as settings of `nib.evaluate`."""
     return [{"method": "m2ib", "layer": layer, "beta": beta, "seed": seed} for beta, seed in product(betas, seeds)]
-
-
-def measure_runs(
-    clip: HookedCLIP, pairs: Mapping, settings: Sequence[dict], limit: int | None = None, **options
-) -> pd.DataFrame:
-    """Evaluate settings on each data set, and keep Drop and Increase.
-
-    Args:
-        pairs: name -> data set.
-        limit: pairs of each data set, the first ones; None: all.
-        options: of `nib.evaluate`.
-
-    Returns:
-        What `nib.evaluate` returns, with a column `dataset`.
-    """
-    frames = []
-    for name, data in pairs.items():
-        part = data if limit is None else data.select(range(min(limit, len(data))))
-        found = nib.evaluate(clip, part, settings, **options)
-        frames.append(found[found["metric"].isin(METRICS)].assign(dataset=name))
-    return pd.concat(frames, ignore_index=True)
 
 
 def summarise_seeds(values: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:
@@ -88,11 +64,6 @@ def compare_tables(path: str | Path) -> pd.Series:
     return (two["mean"] - five["mean"]).dropna()
 
 
-def sort_metrics(table: pd.DataFrame) -> pd.DataFrame:
-    """Sort the rows of a table by metric, as the paper's columns stand, and keep their order otherwise."""
-    return table.sort_values("metric", key=lambda names: names.map(METRICS.index), kind="stable")
-
-
 def draw_over_beta(summary: pd.DataFrame, level: pd.DataFrame | None = None, line: str = "dataset") -> Figure:
     """Draw Drop and Increase over log beta, a panel a metric.
 
@@ -101,7 +72,7 @@ def draw_over_beta(summary: pd.DataFrame, level: pd.DataFrame | None = None, lin
         level: the same without `beta`, NIB's, as dashed lines.
         line: column whose entries have a line each.
     """
-    titles = label_metrics(METRICS)
-    shown = sort_metrics(summary).replace({"metric": titles})
-    references = None if level is None else level.replace({"metric": titles})
-    return plot_lines(shown, "beta", "metric", line, label="β", x_scale="log", references=references)
+    references = None if level is None else arrange(level, METRICS)
+    return plot_lines(
+        arrange(summary, METRICS), "beta", "metric", line, label="β", x_scale="log", references=references
+    )

@@ -1,7 +1,7 @@
 """Draw means with their intervals: against a number, one row a method, or as signed bars.
 
-Exports `plot_lines`, `plot_rows`, `plot_bars`, `plot_counts`, `plot_signs`, `label_metrics` and `note_pairs`. Most take
-what `nib.metrics.summarise` gives, and are as wide as a page, in the look of `studies.style`.
+Exports `plot_lines`, `plot_rows`, `plot_bars`, `plot_counts`, `plot_signs`, `label_metrics`, `arrange` and
+`note_pairs`. Most take what `nib.metrics.summarise` gives, and are as wide as a page, in the look of `studies.style`.
 """
 
 from collections.abc import Sequence
@@ -25,6 +25,13 @@ def label_metrics(metrics: Sequence[str]) -> dict[str, str]:
     """Return a title for each metric: its name, an arrow to its better side, its unit."""
     arrows = {name: "↑" if HIGHER_IS_BETTER[name] else "↓" for name in metrics}
     return {name: f"{name.replace('_', ' ')} {arrows[name]}{UNITS.get(name.split('_')[-1], '')}" for name in metrics}
+
+
+def arrange(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Keep the rows of some metrics, in the order of these, under their titles, to be drawn a panel each."""
+    shown = table[table["metric"].isin(metrics)]
+    shown = shown.sort_values("metric", key=lambda names: names.map(list(metrics).index), kind="stable")
+    return shown.replace({"metric": label_metrics(metrics)})
 
 
 @plt.rc_context(THEME)

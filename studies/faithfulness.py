@@ -1,14 +1,21 @@
 """Put every method before every metric of faithfulness, and see which metrics agree.
 
-Exports `read_prompts`, `rank_methods` and `correlate_metrics`.
+Exports `read_prompts`, `measure_prompts`, `follow_removal`, `judge`, `rank_methods` and `correlate_metrics`.
 """
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.stats import spearmanr
+from torch.nn.functional import adaptive_avg_pool2d
+from tqdm.auto import tqdm
 
 import nib
-from nib.metrics import HIGHER_IS_BETTER
+from nib.clip import HookedCLIP
+from nib.evaluation import read_pairs
+from nib.metrics import HIGHER_IS_BETTER, removal_curves
 
 NAMES = ("image", "text", "masks", "other_masks", "absent")
 
@@ -20,6 +27,73 @@ def read_prompts(limits: dict[str, int]) -> dict[str, list[dict]]:
         rows = zip(*nib.datasets.object_prompts(limit, name, repeated=True, with_others=True, with_absent=True))
         found[name] = [dict(zip(NAMES, row), id=f"{name}-{number}") for number, row in enumerate(rows)]
     return found
+
+
+def measure_prompts(
+    clip: HookedCLIP, prompts: Mapping[str, list], runs: Mapping[str, dict], few: Mapping, metrics, output=None
+) -> pd.DataFrame:
+    """Evaluate every run on the prompts of each data set.
+
+    Args:
+        prompts: what `read_prompts` returns.
+        runs: name -> setting of `nib.evaluate`.
+        few: name of a run -> prompts of each data set, the first ones, where not all.
+        metrics, output: of `nib.evaluate`.
+
+    Returns:
+        Columns `id`, `metric`, `value`, `dataset` and `method`, the name of the run.
+    """
+    frames = []
+    for name, setting in tqdm(runs.items(), "methods"):
+        for dataset, rows in prompts.items():
+            part = rows[: few.get(name, len(rows))]
+            found = nib.evaluate(clip, part, setting, metrics=metrics, output=output, progress=False)
+            frames.append(found[["id", "metric", "value"]].assign(dataset=dataset, method=name))
+    return pd.concat(frames, ignore_index=True)
+
+
+def follow_removal(
+    clip: HookedCLIP, rows: Sequence[dict], runs: Mapping[str, dict], few: Mapping, n_steps: int = 7
+) -> pd.DataFrame:
+    """Leave patches out by each run's map, the highest scores first and the lowest first.
+
+    Args:
+        rows: prompts of one data set.
+        runs, few: as `measure_prompts`.
+
+    Returns:
+        Columns `method`, `removed` (which first), `share removed`, `id` and `value`, the cosine.
+    """
+    found = []
+    for name, setting in runs.items():
+        some = rows[: few.get(name, len(rows))]
+        batch = read_pairs(clip, some)
+        method = setting["method"] if setting["method"] != "true_mask" else "none"
+        given = {key: value for key, value in setting.items() if key != "method"}
+        scores = nib.METHODS[method](clip, *batch.arguments(), **given)
+        if setting["method"] == "true_mask":
+            masks = torch.from_numpy(np.stack([row["masks"] for row in some])).float()
+            scores.image = adaptive_avg_pool2d(masks, scores.image.shape[1:])
+        curves = removal_curves(clip, *batch.arguments(), scores, n_steps=n_steps, sides=("image",))
+        for way, curve in (("highest first", curves.image_most_first), ("lowest first", curves.image_least_first)):
+            for pair, line in zip(batch.ids, curve.tolist()):
+                found += [(name, way, step / n_steps, pair, value) for step, value in enumerate(line)]
+    return pd.DataFrame(found, columns=["method", "removed", "share removed", "id", "value"])
+
+
+def judge(differences: pd.DataFrame) -> pd.DataFrame:
+    """Say where a method is "better" or "worse" than the reference by Holm's p below 0.05, else "open".
+
+    Args:
+        differences: what `nib.metrics.compare` returns: method less reference.
+
+    Returns:
+        (methods, metrics).
+    """
+    sign = differences["metric"].map(HIGHER_IS_BETTER).map({True: 1, False: -1})
+    settled, gain = differences["p_holm"] < 0.05, sign * differences["difference"]
+    verdict = np.select([settled & (gain > 0), settled & (gain < 0)], ["better", "worse"], "open")
+    return differences.assign(verdict=verdict).pivot(index="method", columns="metric", values="verdict").fillna("")
 
 
 def rank_methods(summary: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Rebuild Figure 1 of the paper: prompts down, methods across, and the numbers of many scenes under it.
 
-Exports `explain_prompts`, `explain_scenes`, `draw_prompts`, `show_small`, `tabulate_prompts` and `measure_prompts`.
+Exports `explain_prompts`, `explain_scenes`, `draw_prompts`, `show_small`, `tabulate_prompts`, `tabulate_regions`,
+`measure_prompts` and `describe_differences`.
 """
 
 import io
@@ -92,6 +93,24 @@ def tabulate_prompts(results: Mapping[str, list]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["map", "number", "prompt", "row", "column", "score"])
 
 
+def tabulate_regions(results: Sequence, regions: np.ndarray, named: Mapping[str, int]) -> pd.DataFrame:
+    """Return the mean score of each map on each region of the picture, and where its highest score lies, a row a map.
+
+    Args:
+        results: of one picture, an `Attribution` each.
+        regions: (height, width), the number of the region that a pixel belongs to.
+        named: name of a region -> its number.
+    """
+    rows = {}
+    for result in results:
+        large = upsample(torch.as_tensor(result.image_scores)[None], result.picture.shape[:2])[0].numpy()
+        highest = regions.ravel()[large.argmax()]
+        row = {f"mean score on {name}": large[regions == number].mean() for name, number in named.items()}
+        row["highest score on"] = next(name for name, number in named.items() if number == highest)
+        rows[f"layer {result.parameters['layer']}, {result.text}"] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def _draw_one(axes: Axes, result, found: Sequence) -> None:
     if min(each.image_map.min() for each in found) < 0:
         same = [each.image_map for each in found if np.array_equal(each.picture, result.picture)]
@@ -118,3 +137,18 @@ def measure_prompts(clip: HookedCLIP, limit: int, runs: Mapping[str, dict]) -> p
         for metric, value in values.items():
             parts.append(pd.DataFrame({"id": range(len(maps)), "method": name, "metric": metric, "value": value}))
     return pd.concat(parts, ignore_index=True)
+
+
+def describe_differences(against: pd.DataFrame) -> str:
+    """Write which methods are above NIB and which below, a line a metric, where Holm's p is below 0.05.
+
+    Args:
+        against: what `nib.metrics.compare` returns: method less NIB.
+    """
+    lines = []
+    for metric, table in against.groupby("metric"):
+        settled = table[table["p_holm"] < 0.05]
+        above, below = (settled[settled["difference"] * sign > 0]["method"] for sign in (1, -1))
+        named = ["; ".join(f"`{name}`" for name in names) or "none" for names in (above, below)]
+        lines.append(f"- {metric}: above `NIB` {named[0]}, and below it {named[1]}")
+    return "Scene by scene, p < 0.05 after Holm's correction:\n\n" + "\n".join(lines)

@@ -1,7 +1,9 @@
 """Ask whether the map of a word lies on the object that the word names.
 
-Exports `measure_words` and `name_objects`.
+Exports `measure_words`, `describe_differences` and `name_objects`.
 """
+
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -23,7 +25,7 @@ def measure_words(clip: HookedCLIP, limit: int, layer: int, n_steps: int) -> pd.
     """Compare the map of each noun of a caption with the mask of its object.
 
     Args:
-        limit: scenes with two or three different objects.
+        limit: pictures with two or three different objects, of "scenes" and then of "captions".
         layer, n_steps: of the path, see `nib.interactions`.
 
     Returns:
@@ -31,7 +33,7 @@ def measure_words(clip: HookedCLIP, limit: int, layer: int, n_steps: int) -> pd.
         `metric` ("auc" or "selectivity") and `value`.
     """
     rows, scenes = [], 0
-    for scene in nib.datasets.load("scenes"):
+    for scene in chain(nib.datasets.load("scenes"), nib.datasets.load("captions")):
         names = scene["objects"]
         if not 2 <= len(names) <= 3 or len(set(names)) < len(names):
             continue
@@ -52,6 +54,23 @@ def measure_words(clip: HookedCLIP, limit: int, layer: int, n_steps: int) -> pd.
                 for metric, value in measured.items():
                     rows.append((f"{scene['id']}: {name}", layer, kind, metric, float(value)))
     return pd.DataFrame(rows, columns=["id", "layer", "map", "metric", "value"])
+
+
+def describe_differences(tests: pd.DataFrame) -> str:
+    """Write a line for each layer, metric and map: is it lower or higher than that of the noun's own word?
+
+    Args:
+        tests: what `nib.metrics.compare` returns; a difference is settled where its interval leaves zero out and
+            Holm's p is below 0.05.
+    """
+    lines = []
+    for _, row in tests.iterrows():
+        state = "is not settled"
+        if row.p_holm < 0.05 and (row.low > 0 or row.high < 0):
+            state = "is **lower**" if row.difference < 0 else "is **higher**"
+        change = f"{row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}], Holm p {row.p_holm:.1g}"
+        lines.append(f"- layer {row.layer}, {row.metric}: the map of {row['map']} {state} ({change})")
+    return "\n".join(lines)
 
 
 def _sum_nouns(between: "nib.Interactions", names: list[str]) -> list[np.ndarray]:

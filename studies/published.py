@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from studies.charts import label_metrics, plot_lines, plot_rows
+from studies.charts import arrange, plot_lines, plot_rows
 from studies.style import THEME
 
 METRICS = ["image_drop", "image_increase", "text_drop", "text_increase"]
@@ -41,9 +41,7 @@ def plot_published(published: pd.DataFrame, x: str, **options) -> Figure:
         published: what `read_published` returns.
         options: of `studies.charts.plot_lines`.
     """
-    titles = label_metrics(METRICS)
-    shown = published[published["metric"].isin(METRICS)].replace({"metric": titles})
-    shown = shown.sort_values("metric", key=lambda names: names.map(list(titles.values()).index), kind="stable")
+    shown = arrange(published, METRICS)
     if x == "method":
         figure = plot_rows(shown, x, "metric", "dataset", list(shown[x].unique()), best="low")
     else:

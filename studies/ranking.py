@@ -1,7 +1,7 @@
 """Rank methods by Drop and Increase under several protocols, and say which differ from one of them.
 
-Exports `tabulate`, `keep_once`, `count_settled`, `rank_methods` and `tell_apart`. All take the columns `dataset`,
-`method`, `protocol` and `metric`, as `nib.metrics.summarise` and `nib.metrics.compare` give them.
+Exports `tabulate`, `keep_once`, `count_settled`, `rank_methods`, `list_first` and `tell_apart`. All
+take the columns `dataset`, `method`, `protocol` and `metric`, as `nib.metrics.summarise` and `compare` give them.
 """
 
 from collections.abc import Sequence
@@ -53,6 +53,14 @@ def rank_methods(summary: pd.DataFrame, protocol: str, metric: str) -> pd.Series
     """Return each method's mean over the data sets, the best first."""
     table = summary[(summary["metric"] == metric) & (summary["protocol"] == protocol)]
     return table.groupby("method")["mean"].mean().sort_values(ascending=not HIGHER_IS_BETTER[metric])
+
+
+def list_first(summary: pd.DataFrame, protocol: str, metric: str, reference: str) -> str:
+    """Write the first three of a ranking, and the place of one method in it."""
+    ranked = rank_methods(summary, protocol, metric)
+    names = ", ".join(f"`{name}` {value:.2f}" for name, value in ranked.head(3).items())
+    place = list(ranked.index).index(reference) + 1
+    return f"{names}; `{reference}` is number {place} of {len(ranked)} with {ranked[reference]:.2f}"
 
 
 def tell_apart(table: pd.DataFrame, metrics: Sequence[str], one: str = "nib", other: str = "m2ib") -> float:

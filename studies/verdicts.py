@@ -47,7 +47,7 @@ def _completeness(figures: Path, results: Path) -> tuple[str, str]:
 
 @_claim("Figure 1", "The map of a prompt lies on what it names, not on the other objects.", "02_qualitative")
 def _figure1(figures: Path, results: Path) -> tuple[str, str]:
-    rows = pd.read_csv(figures / "02_qualitative_figure1.csv").set_index(["metric", "method"])
+    rows = pd.read_csv(results / "02_qualitative_figure1.csv").set_index(["metric", "method"])
     selective, pointing, chance = (
         rows.loc[key] for key in (("selectivity", "NIB"), ("pointing game", "NIB"), ("pointing game", "random"))
     )
@@ -136,7 +136,7 @@ def _passes(figures: Path, results: Path) -> tuple[str, str]:
 
 @_claim("beyond the paper", "NIB's map is faithful: removing its highest patches first costs most.", "11_faithfulness")
 def _faithful(figures: Path, results: Path) -> tuple[str, str]:
-    table = pd.read_csv(figures / "11_faithfulness.csv").query("metric == 'image_srg'").set_index("method")
+    table = pd.read_csv(results / "11_faithfulness.csv").query("metric == 'image_srg'").set_index("method")
     place = int(table.drop(index=["true_mask"], errors="ignore")["mean"].rank(ascending=False)["nib"])
     text = f"SRG {_span(table.loc['nib'])} (random {_span(table.loc['random'])}); place {place} of {len(table) - 1}"
     return text, HOLDS if place == 1 else PART if table.loc["nib", "low"] > table.loc["random", "high"] else NOT

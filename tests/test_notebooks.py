@@ -117,6 +117,13 @@ def test_the_kept_results_are_those_of_the_full_profile():
     assert set(seeds.n) == {options["spread_pairs"] * len(options["datasets"])}
     assert sorted(set(seeds.beta)) == options["spread_betas"]
     assert set(tables["06_target_layer_steps"].n) == {profile["06_target_layer"]["grid_pairs"]}
+    options, table = profile["11_faithfulness"], tables["11_faithfulness"].query("metric == 'image_srg'")
+    most = sum(options["datasets"].values())
+    assert set(table[~table.method.isin(list(options["few"]))].n) == {most}
+    for method, count in options["few"].items():
+        assert set(table[table.method == method].n) == {count * len(options["datasets"])}
+    assert tables["02_qualitative_figure1"].n.max() == profile["02_qualitative"]["n_scenes"]
+    assert tables["12_interactions_words"].n.min() >= 2 * profile["12_interactions"]["n_scenes"]  # nouns
 
 
 @all_notebooks

@@ -63,7 +63,7 @@ class Classifier(nn.Module):
 
 
 def train(
-    inputs: Tensor, labels: Tensor, tokens: Tensor, mask: Tensor, *, seed: int = 0, n_epochs: int = 40,
+    inputs: Tensor, labels: Tensor, tokens: Tensor, mask: Tensor, *, seed: int = 0, n_epochs: int = 30,
     alpha: float = 1.0, beta: float = 1.0, batch_size: int = 64, progress: bool = True,
 ) -> Classifier:  # fmt: skip
     """Train a classifier with language-image consistency.

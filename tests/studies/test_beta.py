@@ -5,9 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import nib
 from studies import beta
-from studies.published import METRICS
 
 PATH = Path(__file__).parents[2] / "data/published_results.csv"
 
@@ -30,17 +28,6 @@ def test_every_beta_is_run_with_every_seed():
     found = beta.list_runs([0.1, 0.9], [0, 1, 2], 10)
     assert len(found) == 6
     assert found[2] == {"method": "m2ib", "layer": 10, "beta": 0.1, "seed": 2}
-
-
-def test_measured_are_drop_and_increase_of_the_first_pairs(clip):
-    data = nib.datasets.load("scenes", limit=3)
-    settings = [{"method": "nib", "layer": 2, "n_steps": 2}]
-    found = beta.measure_runs(clip, {"one": data, "other": data}, settings, limit=2)
-    assert set(found["metric"]) == set(METRICS)
-    assert found.groupby("dataset")["id"].unique().map(list).to_dict() == dict.fromkeys(
-        ("one", "other"), data["id"][:2]
-    )
-    assert len(beta.measure_runs(clip, {"one": data}, settings)) == 3 * len(METRICS)
 
 
 def test_means_are_over_the_given_seeds(values):
@@ -75,11 +62,6 @@ def test_the_papers_tables_are_compared_where_both_give_values():
     for place, value in found.items():
         assert value == pytest.approx(two[place] - five[place])
     assert found.abs().max() > 0.5
-
-
-def test_rows_are_sorted_by_metric_alone():
-    table = pd.DataFrame({"metric": ["text_drop", "image_drop", "text_drop", "image_increase"], "row": range(4)})
-    assert list(beta.sort_metrics(table)["row"]) == [1, 3, 0, 2]
 
 
 def test_drawn_over_log_beta_with_the_level_of_nib(values):
