@@ -124,7 +124,8 @@ def plot_rows(
         best: "low" or "high" sorts the rows by the first panel, the best first; None keeps their order.
     """
     names, marks = list(summary[panel].unique()), list(summary[mark].unique())
-    rows = _sort_rows(summary, row, panel, rows, best)
+    measured = set(summary[row])
+    rows = _sort_rows(summary, row, panel, [name for name in rows if name in measured], best)
     figure = new_figure(PAGE, (0.2 if len(marks) < 3 else 0.26) * len(rows) + 0.9)
     for axes, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False).flat, names):
         for number, key in enumerate(marks):

@@ -75,6 +75,6 @@ def draw_gaps(gap: pd.DataFrame, steps: Sequence[int], columns: int) -> Figure:
     figure = plot_lines(gap[gap["n_steps"] > 0], "n_steps", "panel", "rule", columns, x_scale="log", label="steps")
     for axes, (_, whole) in zip(figure.axes, gap[gap["n_steps"] == 0].iterrows()):
         axes.axhline(whole["mean"], color="0.3", ls="--", linewidth=1)
-        axes.set(yscale="log", ylabel="gap, mean of absolute values", xticks=steps, xticklabels=steps)
+        axes.set(yscale="log", ylabel="mean |gap|", xticks=steps, xticklabels=steps)
         axes.minorticks_off()
     return figure
