@@ -9,6 +9,7 @@ has none, 2 if nothing was begun, 130 after Ctrl-C.
 
 import argparse
 import json
+import random
 import shlex
 import shutil
 import signal
@@ -47,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             gpus = [] if args.scheduler else list_gpus()
             workers = args.workers or len(gpus) or max(1, min(CPU_COUNT, MEMORY_LIMIT >> 31))  # 2 GiB a run
             with connect(args.scheduler, min(workers, len(runs))) as client:
-                outcomes = sweep(client, runs, store, driver, args.retries, timeout=args.timeout, gpus=gpus)
+                order = random.Random(driver).sample(runs, len(runs)) if args.grid else runs  # two drivers share a grid
+                outcomes = sweep(client, order, store, driver, args.retries, timeout=args.timeout, gpus=gpus)
     except (KeyboardInterrupt, OSError) as error:
         done, code = sum(store.has(run.name) for run in runs), 130 if isinstance(error, KeyboardInterrupt) else 1
         again = shlex.join(["python", "-m", "runs", *sys.argv[1:]])
