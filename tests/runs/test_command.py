@@ -64,6 +64,20 @@ def test_the_command_says_what_came_of_the_runs(call, monkeypatch, tmp_path, cap
     assert set(capsys.readouterr().out.split(": ")[1].strip().split(", ")) == {"2 cached", "1 done"}
 
 
+def test_each_driver_of_a_grid_has_an_order_of_its_own(call, monkeypatch):
+    orders = []
+
+    def note(client, runs, *_, **__):
+        orders.append([run.parameters["rows"] for run in runs])
+        return dict.fromkeys((run.name for run in runs), "done")
+
+    monkeypatch.setattr(command, "sweep", note)
+    for _ in range(2):
+        call(axes={"rows": list(range(12))})
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(12))
+    assert orders[0] != orders[1]
+
+
 def test_nothing_is_started_where_all_is_done(call, monkeypatch, capsys):
     monkeypatch.setattr(work, "attempt", finish)
     assert call() == 0
