@@ -1,12 +1,13 @@
 """Draw single cases: the picture, its map with the outline of what is named, and its words.
 
-Exports `draw_cases`.
+Exports `draw_cases` and `tabulate_case`.
 """
 
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from nib.plotting import draw_map, draw_words, new_figure
@@ -37,3 +38,17 @@ def draw_cases(cases: Mapping[str, tuple[Attribution, np.ndarray | None]], colum
         below.set(xlabel="")
         panel.suptitle(title, fontsize=8)
     return figure
+
+
+def tabulate_case(result: Attribution, **labels) -> pd.DataFrame:
+    """Return a row a patch (columns `of`, `row`, `column`, `score`) and a row a word (`of`, `word`, `score`).
+
+    Args:
+        labels: further columns, the same in every row.
+    """
+    rows, columns = np.indices(result.image_scores.shape)
+    places = {"row": rows.ravel(), "column": columns.ravel(), "score": result.image_scores.ravel()}
+    words = {"word": result.words, "score": result.word_scores}
+    return pd.concat(
+        [pd.DataFrame({**labels, "of": "patch", **places}), pd.DataFrame({**labels, "of": "word", **words})]
+    )
