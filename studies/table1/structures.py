@@ -6,6 +6,7 @@ network in the place of the image tower, which has neither class token nor token
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -84,5 +85,5 @@ class EmbedsAlone:
         def refuse(*_, **__):
             raise ValueError(reason)
 
-        self.layers, self.text = refuse, clip.text
+        self.layers, self.text, self.ready = refuse, clip.text, nullcontext  # it is at rest already
         self.image = SimpleNamespace(embed=embed, split=refuse, check_layer=refuse, blocks=())

@@ -21,6 +21,7 @@ from studies.table1.harness import (
     share_of_similarity,
 )
 from studies.table1.related import RELATED
+from studies.table1.structures import build
 from studies.table1.systems import SYSTEMS, Explanation, System, method
 
 
@@ -225,3 +226,10 @@ def test_nib_with_many_nodes_loses_nothing(setting):
     explain = method("nib", n_steps=400, quadrature="gausslegendre")
     share, _, _ = share_of_similarity([explain(setting.clip, pair, None, 0) for pair in setting.pairs])
     assert share == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["NIB", "M2IB"])
+def test_methods_refuse_a_convolutional_tower_for_its_structure(setting, name):
+    alone = build(setting.clip)["no class token"]
+    with pytest.raises(ValueError, match="a convolutional tower has no blocks"):
+        SYSTEMS[name].explain(alone, setting.pairs[0], None, 0)
