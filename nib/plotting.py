@@ -19,7 +19,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
-from nib.checks import check_count
+from nib.checks import check_count, shorten, to_floats
 from nib.files import choose_quoting, to_path, write_whole
 from nib.heatmaps import upsample
 
@@ -43,7 +43,10 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def symmetric_limit(scores: np.ndarray) -> float:
-    """Return the largest absolute score, or 1 where all are zero."""
+    """Return the largest absolute score, or 1 where all are zero; a ValueError refuses none, NaN and infinity."""
+    scores = to_floats("scores that are drawn", scores)
+    if not scores.size or not np.isfinite(scores).all():
+        raise ValueError(f"scores that are drawn must be a finite map or list, got {shorten(scores.tolist())}")
     return float(np.abs(scores).max()) or 1.0
 
 
@@ -72,6 +75,8 @@ def draw_map(axes: Axes, picture: np.ndarray, scores: np.ndarray, limit: float |
 def draw_words(axes: Axes, words: Sequence[str], scores: np.ndarray) -> None:
     """Draw one bar a word, in reading order from the top, red for and blue against."""
     limit = symmetric_limit(scores)
+    if np.shape(scores) != (len(words),):
+        raise ValueError(f"words and scores must be equally many, got {len(words)} and the shape {np.shape(scores)}")
     axes.barh(range(len(words)), scores, color=plt.get_cmap(COLOURS)(0.5 + 0.45 * np.sign(scores)))
     axes.axvline(0, color="0.4", linewidth=0.8)
     axes.set(xlim=(-1.15 * limit, 1.15 * limit), xlabel="score (cosine)")
