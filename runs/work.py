@@ -43,12 +43,9 @@ def connect(scheduler: str | None, workers: int) -> Client:
 
 
 def sweep(client: Client, runs: Sequence[Run], store: Store, driver: str, retries: int = 1, **options) -> dict:
-    """Run what is not finished, try again what fails, and return for each run "done", "cached" or why it failed.
-
-    The order is random, seeded by `driver`, so that two drivers of one grid share its runs. `options`: of `attempt`.
-    """
+    """Run by `attempt` what is not finished, try again what fails; return of each "done", "cached" or why it failed."""
     to_do = [run for run in runs if not store.has(run.name)]
-    random.Random(driver).shuffle(to_do)
+    random.Random(driver).shuffle(to_do)  # so that two drivers of one grid share its runs
     outcomes = dict.fromkeys((run.name for run in runs), "cached")
     keys = {f"{driver}-{run.name}": run.name for run in to_do}
     options |= dict(folder=str(store.folder), driver=driver)
