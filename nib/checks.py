@@ -1,7 +1,7 @@
 """Check the arguments that many functions share, before any work.
 
 Exports `check_count`, `check_seed`, `check_number`, `check_flag`, `check_choice`, `check_dense`,
-`check_finite`, `read_limit`, `to_floats`, `to_real`, `is_changed`, `name_place` and `shorten`.
+`check_tensor`, `check_finite`, `read_limit`, `to_floats`, `to_real`, `is_changed`, `name_place` and `shorten`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -67,6 +67,15 @@ def check_dense(what: str, values: torch.Tensor) -> None:
     """Refuse a tensor that holds no numbers in rows and columns."""
     if values.layout != torch.strided or values.is_meta or values.is_quantized or values.is_nested:
         raise ValueError(f"{what} must be a dense tensor, got one that is sparse, quantised, nested or on meta")
+
+
+def check_tensor(what: str, values: torch.Tensor, ndim: int | None = None) -> None:
+    """Refuse what is no dense tensor, or has not as many dimensions."""
+    if not isinstance(values, torch.Tensor):
+        raise TypeError(f"{what} must be a tensor, got {type(values).__name__}: {shorten(values)}")
+    check_dense(what, values)
+    if ndim not in (None, values.ndim):
+        raise ValueError(f"{what} must have {ndim} dimensions, got the shape {tuple(values.shape)}")
 
 
 def check_finite(what: str, values: torch.Tensor) -> None:

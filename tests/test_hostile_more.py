@@ -249,10 +249,23 @@ INPUTS = {
     "infinite pixels": ("pixel_values", lambda x: x / 0, ValueError, "finite"),
     "no pixels": ("pixel_values", lambda x: None, TypeError, "pixel_values must be a tensor, got NoneType"),
     "an array": ("pixel_values", lambda x: x.numpy(), TypeError, "pixel_values must be a tensor, got ndarray"),
-    "whole pixels": ("pixel_values", lambda x: x.byte(), ValueError, "pixel_values must be floats, got torch.uint8"),
+    "whole pixels": ("pixel_values", lambda x: x.byte(), ValueError, "pixel_values must be floats .* torch.uint8"),
     "one picture": ("pixel_values", lambda x: x[0], ValueError, "pixel_values must have 4 dimensions"),
     "no ids": ("input_ids", lambda x: None, TypeError, "input_ids must be a tensor, got NoneType"),
-    "float ids": ("input_ids", lambda x: x.float(), ValueError, "input_ids must be whole numbers, got torch.float32"),
+    "float ids": (
+        "input_ids",
+        lambda x: x.float(),
+        ValueError,
+        r"input_ids must be whole numbers \(int32, int64\), got .* torch\.float32",
+    ),
+    "short ids": (
+        "input_ids",
+        lambda x: x.short(),
+        ValueError,
+        r"input_ids must be whole numbers \(int32, int64\), got .* torch\.int16",
+    ),
+    "a mask of NaN": ("attention_mask", lambda x: x * NAN, ValueError, "attention_mask must be 1 at tokens and 0"),
+    "a mask of 2": ("attention_mask", lambda x: x * 2, ValueError, "attention_mask must be 1 at tokens and 0"),
     "one caption": ("input_ids", lambda x: x[0], ValueError, "input_ids must have 2 dimensions"),
     "a list as mask": ("attention_mask", lambda x: x.tolist(), TypeError, "attention_mask must be a tensor, got list"),
     "a narrow mask": (
@@ -293,7 +306,7 @@ def test_inputs_are_refused_by_name(clip, given, measure, case):
 def test_ids_of_a_method_are_in_the_vocabulary(clip, pixel_values, tokens, change, message):
     with pytest.raises(ValueError, match=message):
         nib.METHODS["random"](clip, pixel_values, change(tokens["input_ids"]))
-    with pytest.raises(ValueError, match="pixel_values must have 3 channels, got 2"):
+    with pytest.raises(ValueError, match="pixel_values must have 3 channels and sides of at least 12, got"):
         nib.METHODS["random"](clip, pixel_values[:, :2], tokens["input_ids"])
 
 
@@ -317,6 +330,13 @@ def test_scores_are_those_of_a_method(clip, given, measure, case):
     change, error, message = SCORES[case]
     with pytest.raises(error, match=message):
         measure(clip, **given | {"scores": change(given["scores"])})
+
+
+@pytest.mark.parametrize("change", [torch.Tensor.long, torch.Tensor.bool, lambda scores: scores + 0j])
+def test_maps_that_are_stretched_are_floats(clip, given, change):
+    scores = replace(given["scores"], image=change(given["scores"].image))
+    with pytest.raises(ValueError, match="maps must be floats, got torch"):
+        metrics.confidence(clip, **given | {"scores": scores})
 
 
 @pytest.mark.parametrize("sides", [5, None, [5], [["image"]], {}, "image"])
@@ -539,6 +559,18 @@ def test_words_are_drawn_with_their_scores(case):
         nib.plotting.plot_attribution(GREY, MAP, words, scores, "title")
     with pytest.raises(ValueError, match=message):
         nib.plotting.draw_words(Figure().add_subplot(), words, scores)
+
+
+@pytest.mark.parametrize("picture", [None, GREY[:0], GREY * NAN, np.full((60, 60, 2), 5), "a"])
+def test_a_picture_is_drawn_where_it_is_one(picture):
+    with pytest.raises(ValueError, match="a picture"):
+        nib.plotting.plot_attribution(picture, MAP, ["a"], [1.0], "title")
+
+
+@pytest.mark.parametrize("limit", [-1, NAN, "a"])
+def test_a_limit_of_colours_is_a_number(limit):
+    with pytest.raises(ValueError, match="limit must be at least 0 and finite"):
+        nib.plotting.draw_map(Figure().add_subplot(), GREY, MAP, limit)
 
 
 def test_a_page_shows_words_with_their_scores(clip):

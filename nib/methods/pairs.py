@@ -10,7 +10,7 @@ from functools import wraps
 import torch
 from torch import Tensor
 
-from nib.checks import check_count, check_dense, check_finite, check_seed, shorten
+from nib.checks import check_count, check_finite, check_seed, check_tensor, shorten
 from nib.clip import HookedCLIP, run_ready
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, InputIds, PairValues, PixelScores, PixelValues
@@ -31,8 +31,9 @@ def guard(name: str, method: Callable[..., Scores]) -> Callable[..., Scores]:
     def guarded(clip, pixel_values, input_ids, attention_mask=None, **parameters):
         check_seed(parameters.get("seed", 0))
         check_inputs(pixel_values, input_ids, attention_mask)
-        if pixel_values.shape[1] != (channels := clip.image.channels):
-            raise ValueError(f"pixel_values must have {channels} channels, got {pixel_values.shape[1]}")
+        if pixel_values.shape[1] != clip.image.channels or min(pixel_values.shape[2:]) < clip.image.patch:
+            least = f"{clip.image.channels} channels and sides of at least {clip.image.patch}"
+            raise ValueError(f"pixel_values must have {least}, got {tuple(pixel_values.shape)}")
         if input_ids.numel() and not 0 <= input_ids.min() <= input_ids.max() < clip.text.vocabulary:
             found = f"[{int(input_ids.min())}, {int(input_ids.max())}]"
             raise ValueError(f"input_ids must be in [0, {clip.text.vocabulary}), got {found}")
@@ -58,21 +59,19 @@ def guard(name: str, method: Callable[..., Scores]) -> Callable[..., Scores]:
 
 def check_inputs(pixel_values: PixelValues, input_ids: InputIds, attention_mask: AttentionMask | None) -> None:
     """Raise an error that names the argument which is no batch of pictures, of token ids, or no mask of these."""
-    shapes = {"pixel_values": (pixel_values, 4), "input_ids": (input_ids, 2), "attention_mask": (attention_mask, 2)}
-    for name, (values, ndim) in shapes.items():
-        if name == "attention_mask" and values is None:
-            continue
-        if not isinstance(values, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(values).__name__}: {shorten(values)}")
-        check_dense(name, values)
-        if values.ndim != ndim:
-            raise ValueError(f"{name} must have {ndim} dimensions, got the shape {tuple(values.shape)}")
-    if not pixel_values.is_floating_point():
-        raise ValueError(f"pixel_values must be floats, got {pixel_values.dtype}")
+    check_tensor("pixel_values", pixel_values, 4)
+    check_tensor("input_ids", input_ids, 2)
+    if not pixel_values.is_floating_point() or input_ids.dtype not in (torch.int32, torch.int64):
+        found = f"{pixel_values.dtype} and {input_ids.dtype}"
+        raise ValueError(f"pixel_values must be floats and input_ids must be whole numbers (int32, int64), got {found}")
     if broken := (~pixel_values.isfinite().flatten(1).all(1)).nonzero()[:, 0].tolist():
         raise ValueError(f"pixel_values must be finite, got NaN or infinity in rows {broken[:10]}")
-    if input_ids.is_floating_point() or input_ids.is_complex() or input_ids.dtype == torch.bool:
-        raise ValueError(f"input_ids must be whole numbers, got {input_ids.dtype}")
+    if attention_mask is not None:
+        check_tensor("attention_mask", attention_mask, 2)
+        if not ((attention_mask == 0) | (attention_mask == 1)).all():
+            raise ValueError(
+                f"attention_mask must be 1 at tokens and 0 at padding, got {shorten(attention_mask.tolist())}"
+            )
 
 
 def check_scores(
@@ -98,9 +97,7 @@ def check_shapes(
     if not isinstance(scores, Scores):
         raise TypeError(f"{who}scores must be what a method gives, nib.Scores, got {type(scores).__name__}")
     for name in ("image", "text", "image_map"):
-        if not isinstance(values := getattr(scores, name), Tensor):
-            raise TypeError(f"{who}scores.{name} must be a tensor, got {type(values).__name__}")
-        check_dense(f"{who}scores.{name}", values)
+        check_tensor(f"{who}scores.{name}", getattr(scores, name))
     pairs, shape, finest = len(input_ids), tuple(scores.image.shape), scores.image_map.shape
     if (
         len(pixel_values) not in (1, pairs)

@@ -93,8 +93,8 @@ def confidence(
     check_scores(clip, pixel_values, input_ids, attention_mask, scores)
     check_protocol(clip, protocol)
     weigh_text = {"paper": _weigh_words, "released": _weigh_stripped}[protocol]
-    if embeds is not None:
-        _check_embeds(embeds, len(input_ids))
+    if embeds is not None and (type(embeds) not in (tuple, list) or [*map(_count, embeds)] != [len(input_ids)] * 2):
+        raise ValueError(f"embeds must be two finite tensors ({len(input_ids)}, embed), got {shorten(embeds)}")
     embeds = embeds or embed_pairs(clip, pixel_values, input_ids, attention_mask, batch_size)
     parts = []
     for first in range(0, len(input_ids), batch_size):
@@ -125,11 +125,10 @@ def check_protocol(clip: HookedCLIP, protocol: str) -> None:
         )
 
 
-def _check_embeds(embeds: tuple[Embeds, Embeds], pairs: int) -> None:
-    fits = isinstance(embeds, (tuple, list)) and len(embeds) == 2 and all(isinstance(part, Tensor) for part in embeds)
-    if not fits or any(part.ndim != 2 or len(part) != pairs or not part.isfinite().all() for part in embeds):
-        found = [tuple(getattr(part, "shape", ())) for part in embeds] if fits else shorten(embeds)
-        raise ValueError(f"embeds must be two finite tensors ({pairs}, embed), of pictures and captions, got {found}")
+def _count(embeds: Embeds) -> int | None:
+    """Return how many embeddings there are, or None of what is no batch of them."""
+    whole = isinstance(embeds, Tensor) and embeds.is_floating_point() and embeds.ndim == 2 and embeds.isfinite().all()
+    return len(embeds) if whole else None
 
 
 @torch.no_grad()

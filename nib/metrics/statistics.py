@@ -144,14 +144,12 @@ def _check_table(
         taken: columns of the result, which no column to group by may be called like.
         column: one more column that is needed, and with it `id`.
     """
-    given = by
     if not isinstance(values, pd.DataFrame):
         raise TypeError(f"values must be a table (DataFrame), got {type(values).__name__}")
-    by = [by] if isinstance(by, str) else by
-    by = list(by) if isinstance(by, Iterable) and not isinstance(by, (Set, Mapping)) else []
-    if not by:
-        raise ValueError(f"by must name at least one column, in order, got {shorten(given)}")
-    named = by if column is None else [*by, column]
+    in_order = isinstance(by, Iterable) and not isinstance(by, (str, Set, Mapping))
+    if not (named := list(by) if in_order else [by] if isinstance(by, str) else []):
+        raise ValueError(f"by must name at least one column, in order, got {shorten(by)}")
+    by, named = named, named if column is None else [*named, column]
     if wrong := [name for name in named if not isinstance(name, str)]:
         raise TypeError(f"columns must be named by text, got {shorten(wrong[0])}")
     needed = [*named, "value"] if column is None else [*named, "value", "id"]
