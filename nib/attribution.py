@@ -17,7 +17,7 @@ from nib.clip import HookedCLIP, check_clip
 from nib.inputs import Caption, Picture, read_pictures, to_list, to_picture, to_tokens
 from nib.methods import METHODS, ONE_LATER, Scores
 from nib.methods.nib import PAPER, resolve_path
-from nib.methods.pairs import NoPairs
+from nib.methods.pairs import NoPairs, guard
 from nib.methods.scores import SUMS
 from nib.result import Attribution
 
@@ -59,6 +59,7 @@ def attribute(
     check_count("batch_size", batch_size, limit="samples")
     batch_size = int(batch_size)
     function, parameters = check_method(clip, method, {"batch_size": batch_size, **parameters})
+    function = guard(method, function)  # one of your own in METHODS may have none
     images, texts = to_list("images", images), to_list("texts", texts)
     single = not _is_list(images) and not _is_list(texts)
     pictures = images if _is_list(images) else [images]
@@ -142,6 +143,8 @@ def check_method(clip: HookedCLIP, method: str, parameters: dict) -> tuple[Calla
     check_clip(clip)
     if not isinstance(method, str) or method not in METHODS:
         raise KeyError(f"method must be one of {sorted(METHODS)}, got {method!r}")
+    if not callable(METHODS[method]):
+        raise TypeError(f"METHODS[{method!r}] must be a function, got {type(METHODS[method]).__name__}")
     signature = inspect.signature(METHODS[method])
     known = {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
     unknown = sorted(set(parameters) - set(known))

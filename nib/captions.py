@@ -77,17 +77,21 @@ def _encode(clip: HookedCLIP, caption: Caption, truncate: bool):
         named = ", ".join(dict.fromkeys(clip.tokenizer.convert_ids_to_tokens(found)))
         raise ValueError(f"a caption must not hold special tokens of the tokenizer, {named}, got {shorten(caption)}")
     spans: dict[int, tuple[int, int]] = {}
-    for word, (start, end) in zip(encoding.word_ids(), encoding["offset_mapping"]):
-        if word is not None:
-            first, _ = spans.get(word, (start, end))
-            spans[word] = (first, end)
+    words, before = encoding.word_ids(), None
+    for place, (start, end) in enumerate(encoding["offset_mapping"]):
+        if words[place] is not None:
+            if before is not None and words[place] != before and start < spans[before][1]:
+                words[place] = before  # a letter that lower case makes two of, such as İ, is in one word
+            before = words[place]
+            first, _ = spans.get(before, (start, end))
+            spans[before] = (first, end)
     starts = {start for start, _ in spans.values()}
     for word, (start, end) in spans.items():  # a mark on a letter belongs to it, also where they were composed
         while end < len(caption) and end not in starts and unicodedata.combining(caption[end]):
             end += 1
         spans[word] = (start, end)
     order = {word: position for position, word in enumerate(spans)}
-    word_ids = [None if word is None else order[word] for word in encoding.word_ids()]
+    word_ids = [None if word is None else order[word] for word in words]
     _check_ends(clip, encoding["input_ids"], word_ids)
     tokens = clip.tokenizer.convert_ids_to_tokens(encoding["input_ids"])
     tokens = [token.removesuffix("</w>") for token in tokens]

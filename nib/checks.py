@@ -1,15 +1,16 @@
 """Check the arguments that many functions share, before any work.
 
-Exports `check_count`, `check_seed`, `check_number`, `check_flag`, `check_dense`, `to_floats`, `to_real`,
-`name_place` and `shorten`.
+Exports `check_count`, `check_seed`, `check_number`, `check_flag`, `check_choice`, `check_dense`,
+`check_tensor`, `check_finite`, `read_limit`, `to_floats`, `to_real`, `is_changed`, `name_place` and `shorten`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
 
 import numpy as np
 import torch
+from torch import nn
 
 from nib import limits
 
@@ -20,8 +21,15 @@ def check_count(name: str, value: int, fewest: int = 1, limit: str | None = None
     """Raise a ValueError unless the value is a whole number, at least `fewest` and within a limit of `nib.limits`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < fewest:
         raise ValueError(f"{name} must be a whole number of at least {fewest}, got {value!r}")
-    if limit is not None and value > (most := getattr(limits, limit)):
+    if limit is not None and value > (most := read_limit(limit)):
         raise ValueError(f"{name} must be at most {most:,}, got {value!r}: raise nib.limits.{limit} if it is meant")
+
+
+def read_limit(name: str) -> float:
+    """Return a limit of `nib.limits`, or raise a ValueError where it was set to what is no number."""
+    if isinstance(most := getattr(limits, name), bool) or not isinstance(most, Real) or not most > 0:
+        raise ValueError(f"nib.limits.{name} must be a number above 0, got {shorten(most)}")
+    return most
 
 
 def check_seed(seed: int) -> None:
@@ -47,10 +55,33 @@ def check_flag(name: str, value: bool) -> None:
         raise ValueError(f"{name} must be True or False, got {shorten(value)}")
 
 
+def check_choice(name: str, values: Iterable[str], known: Sequence[str]) -> list[str]:
+    """Return the values as a list, or raise a ValueError unless they are some of those that are known, each once."""
+    chosen = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else []
+    if not chosen or any(not isinstance(one, str) or one not in known or chosen.count(one) > 1 for one in chosen):
+        raise ValueError(f"{name} must be some of {list(known)}, got {shorten(values)}")
+    return chosen
+
+
 def check_dense(what: str, values: torch.Tensor) -> None:
     """Refuse a tensor that holds no numbers in rows and columns."""
     if values.layout != torch.strided or values.is_meta or values.is_quantized or values.is_nested:
         raise ValueError(f"{what} must be a dense tensor, got one that is sparse, quantised, nested or on meta")
+
+
+def check_tensor(what: str, values: torch.Tensor, ndim: int | None = None) -> None:
+    """Refuse what is no dense tensor, or has not as many dimensions."""
+    if not isinstance(values, torch.Tensor):
+        raise TypeError(f"{what} must be a tensor, got {type(values).__name__}: {shorten(values)}")
+    check_dense(what, values)
+    if ndim not in (None, values.ndim):
+        raise ValueError(f"{what} must have {ndim} dimensions, got the shape {tuple(values.shape)}")
+
+
+def check_finite(what: str, values: torch.Tensor) -> None:
+    """Refuse NaN and infinity."""
+    if not values.isfinite().all():
+        raise ValueError(f"{what} must be finite, got NaN or infinity")
 
 
 def to_floats(name: str, values) -> np.ndarray:
@@ -81,6 +112,16 @@ def to_real(name: str, values) -> torch.Tensor:
     if values.is_complex():
         raise ValueError(f"{name} must be real numbers, got {values.dtype}")
     return values
+
+
+def is_changed(module: nn.Module) -> bool:
+    """Say whether a module does more than its class in torch or transformers: by hooks, or by other code."""
+    if (kind := type(module)).__module__.startswith("torch._dynamo"):  # what torch.compile wraps comes after it
+        return False
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    replaced = any(callable(getattr(kind, name, None)) for name in vars(module))
+    of_others = kind.forward.__module__.partition(".")[0] not in ("torch", "transformers")
+    return replaced or of_others or any(vars(module)[name] for name in hooks)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig
 
+from nib.checks import is_changed
 from nib.families import build_towers
 from nib.shapes import PixelValues
 
@@ -37,6 +38,9 @@ class HookedCLIP:
     def __init__(self, model: nn.Module, tokenizer=None, image_processor=None):
         if not isinstance(getattr(model, "config", None), PretrainedConfig):
             raise TypeError(f"model must be a transformers model, which has a config, got {type(model).__name__}")
+        for name, given, is_tokenizer in (("tokenizer", tokenizer, True), ("image_processor", image_processor, False)):
+            if given is not None and not (callable(given) and hasattr(given, "convert_ids_to_tokens") == is_tokenizer):
+                raise TypeError(f"{name} must be the {name} of a model, or None, got {type(given).__name__}")
         _check_processor(image_processor)
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
@@ -80,6 +84,17 @@ class HookedCLIP:
         parts = attrgetter("blocks", "norm", "projection", "head")
         if any(a is not b for old, new in zip((self.image, self.text), now) for a, b in zip(parts(old), parts(new))):
             self.image, self.text = now
+        changed = ["the model"] if {"get_image_features", "get_text_features"} & set(vars(self.model)) else []
+        for name, tower in (("vision_model", now[0]), ("text_model", now[1])):
+            part = getattr(self.model, name)
+            path = next(path for path, module in part.named_modules() if module is tower.blocks).split(".")
+            holders = (part.get_submodule(".".join(path[:depth])) for depth in range(len(path) + 1))
+            changed += [name] if any(map(is_changed, holders)) else []
+        if changed:
+            raise ValueError(
+                f"hooks and code of your own around the blocks of {changed[0]} would be left out where a tower is cut:"
+                " put them on blocks, embeddings, the norm after the blocks, or the projection"
+            )
 
     @property
     def device(self) -> torch.device:
@@ -131,6 +146,8 @@ def run_ready(function: Callable) -> Callable:
 
     @wraps(function)
     def run(clip, *args, **kwargs):
+        if not hasattr(clip, "image"):
+            check_clip(clip)
         with clip.ready() if isinstance(clip, HookedCLIP) else nullcontext():
             return function(clip, *args, **kwargs)
 

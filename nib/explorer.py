@@ -124,6 +124,8 @@ def _check_same(result: "Attribution", other, name: str, grid: tuple[int, ...]) 
 
 
 def _describe(item: "Attribution", label: str) -> dict:
+    if len(item.words) != len(item.word_scores):
+        raise ValueError(f"words and scores must be equally many, got {len(item.words)} and {len(item.word_scores)}")
     return {
         "label": label,
         "method": item.method,

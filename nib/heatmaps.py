@@ -13,6 +13,8 @@ def upsample(scores: GridScores, size: tuple[int, int]) -> Tensor:
     """Interpolate maps bilinearly, as the paper does: (batch, grid_h, grid_w) -> (batch, *size)."""
     if min(size) < 1 or not scores.numel():
         raise ValueError(f"maps and size must have at least one pixel, got {tuple(scores.shape)} and {tuple(size)}")
+    if not scores.is_floating_point():
+        raise ValueError(f"maps must be floats, got {scores.dtype}")
     return torch.nn.functional.interpolate(scores[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from nib import limits
 from nib.captions import Caption, to_tokens
+from nib.checks import read_limit
 from nib.pictures import Picture, read_pictures, to_picture, to_pixel_values
 
 __all__ = ["Caption", "Picture", "read_pictures", "to_list", "to_picture", "to_pixel_values", "to_tokens"]
@@ -27,11 +27,14 @@ def to_list(name: str, values):
     """
     if isinstance(values, np.ndarray):
         return values.tolist() if values.dtype.kind in "UO" and values.ndim == 1 else values
-    if isinstance(values, (str, Path, Image.Image, torch.Tensor, bytes)) or not isinstance(values, Iterable):
+    if isinstance(values, (str, Path, Image.Image, torch.Tensor, bytes, bytearray, memoryview)) or not isinstance(
+        values, Iterable
+    ):
         return values
     if isinstance(values, (Mapping, Set)) or len(getattr(values, "shape", (0,))) != 1:
         raise TypeError(f"{name} must be one, or a list or a column of a table, in order, got {type(values).__name__}")
-    found = list(islice(values, limits.pairs + 1))
-    if len(found) > limits.pairs:
-        raise ValueError(f"{name} must be at most {limits.pairs:,}, got more: raise nib.limits.pairs if it is meant")
+    most = int(min(read_limit("pairs"), 2**62))
+    found = list(islice(values, most + 1))
+    if len(found) > most:
+        raise ValueError(f"{name} must be at most {most:,}, got more: raise nib.limits.pairs if it is meant")
     return found

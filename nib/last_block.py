@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
+from nib.checks import is_changed
 from nib.shapes import HiddenStates
 
 KINDS = ("sdpa", "eager", "nib_open")  # of attention, whose masks it reads; the last is `open_attention`'s
@@ -19,11 +20,7 @@ def fits(block: nn.Module) -> bool:
         return False
     attention = block.self_attn
     linears = (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
-    hooked = any(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or "forward" in vars(module)
-        for module in block.modules()
-    )
-    return all(type(linear) is nn.Linear for linear in linears) and not hooked
+    return all(type(linear) is nn.Linear for linear in linears) and not any(map(is_changed, block.modules()))
 
 
 def run_pooled(

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 
 from nib import limits
-from nib.checks import check_dense, name_place
+from nib.checks import check_dense, check_finite, name_place, read_limit
 from nib.clip import HookedCLIP
 from nib.shapes import PixelValues
 
@@ -120,7 +120,7 @@ def _reading(name: str):
 def _check_sides(width: int, height: int, name: str = "") -> None:
     """Refuse a picture that a processor would make gigantic: it scales the shorter side to the model's."""
     shorter, longer = sorted((width, height))
-    if not 0 < longer <= limits.aspect * shorter or width * height > limits.pixels:
+    if not 0 < longer <= read_limit("aspect") * shorter or width * height > read_limit("pixels"):
         raise ValueError(
             f"a picture{name and ' '}{name} must have sides at most {limits.aspect} times as long as each other,"
             f" not 0, and at most {limits.pixels:,} pixels, got {width} x {height}: crop it, or raise nib.limits"
@@ -136,7 +136,7 @@ def _check_array(array: np.ndarray) -> np.ndarray:
         return array
     if not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"an array must hold uint8 or floats in [0, 1], got {array.dtype}")
-    _check_finite(np.isfinite(array).all(), "the array")
+    check_finite("the array", torch.from_numpy(array))
     if array.min() < 0 or array.max() > 1:
         raise ValueError(f"an array of floats must lie in [0, 1], got [{array.min():.4g}, {array.max():.4g}]")
     return np.round(255 * array).astype(np.uint8)
@@ -152,20 +152,15 @@ def _check_pixel_values(clip: HookedCLIP, pixel_values: torch.Tensor) -> PixelVa
             f" patch size {patch}, got {pixel_values.dtype} {tuple(pixel_values.shape)}"
         )
     rows, columns = clip.grid(pixel_values)
-    if rows * columns > limits.patches:
+    if rows * columns > read_limit("patches"):
         raise ValueError(
             f"pixel values must have at most {limits.patches:,} patches, got {rows} x {columns}: make the picture"
             " smaller, or raise nib.limits.patches"
         )
-    _check_finite(bool(pixel_values.isfinite().all()), "the pixel values")
+    check_finite("the pixel values", pixel_values)
     if (furthest := float(pixel_values.abs().max())) > FURTHEST:
         raise ValueError(
             f"pixel values must be normalised, within {FURTHEST:g} of 0, got up to {furthest:.4g}: pass a picture of 0"
             " to 255 as a uint8 array (height, width, 3)"
         )
     return (pixel_values.clone() if pixel_values.is_inference() else pixel_values)[None]
-
-
-def _check_finite(finite: bool, what: str) -> None:
-    if not finite:
-        raise ValueError(f"{what} must be finite, got NaN or infinity")

@@ -19,7 +19,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
-from nib.checks import check_count
+from nib.checks import check_count, check_number, shorten, to_floats
 from nib.files import choose_quoting, to_path, write_whole
 from nib.heatmaps import upsample
 
@@ -43,7 +43,10 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def symmetric_limit(scores: np.ndarray) -> float:
-    """Return the largest absolute score, or 1 where all are zero."""
+    """Return the largest absolute score, or 1 where all are zero; a ValueError refuses none, NaN and infinity."""
+    scores = to_floats("scores that are drawn", scores)
+    if not scores.size or not np.isfinite(scores).all():
+        raise ValueError(f"scores that are drawn must be a finite map or list, got {shorten(scores.tolist())}")
     return float(np.abs(scores).max()) or 1.0
 
 
@@ -55,14 +58,16 @@ def draw_map(axes: Axes, picture: np.ndarray, scores: np.ndarray, limit: float |
         scores: (grid_h, grid_w), signed and finite.
         limit: the score drawn in full colour; the largest absolute score if None.
     """
-    picture, scores = np.asarray(picture), np.asarray(scores)
-    if picture.ndim not in (2, 3) or scores.ndim != 2 or not scores.size or not np.isfinite(scores).all():
+    picture, scores = to_floats("a picture", picture), to_floats("a map", scores)
+    whole = all(values.size and np.isfinite(values).all() for values in (picture, scores))
+    if not whole or scores.ndim != 2 or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (1,), (3,), (4,)):
         raise ValueError(
-            f"a picture (height, width, 3) and a finite map (., .) are drawn, got {picture.shape} and {scores.shape}"
+            "a picture (height, width, 3) and a finite map (., .) are drawn, both finite, got"
+            f" {picture.shape} and {scores.shape}"
         )
-    limit = limit or symmetric_limit(scores)
+    limit = (limit and check_number("limit", limit, 0)) or symmetric_limit(scores)
     large = upsample(torch.as_tensor(scores, dtype=torch.float32)[None], picture.shape[:2])[0].numpy()
-    grey = 0.35 + 0.65 * (picture.astype(float) if picture.ndim == 2 else picture.astype(float).mean(-1)) / 255
+    grey = 0.35 + 0.65 * (picture if picture.ndim == 2 else picture.mean(-1)) / 255
     axes.imshow(grey, cmap="gray", vmin=0, vmax=1)
     strength = 0.9 * np.clip(np.abs(large) / limit, 0, 1) ** 0.7
     axes.imshow(large, cmap=COLOURS, vmin=-limit, vmax=limit, alpha=strength)
@@ -72,6 +77,8 @@ def draw_map(axes: Axes, picture: np.ndarray, scores: np.ndarray, limit: float |
 def draw_words(axes: Axes, words: Sequence[str], scores: np.ndarray) -> None:
     """Draw one bar a word, in reading order from the top, red for and blue against."""
     limit = symmetric_limit(scores)
+    if np.shape(scores) != (len(words),):
+        raise ValueError(f"words and scores must be equally many, got {len(words)} and the shape {np.shape(scores)}")
     axes.barh(range(len(words)), scores, color=plt.get_cmap(COLOURS)(0.5 + 0.45 * np.sign(scores)))
     axes.axvline(0, color="0.4", linewidth=0.8)
     axes.set(xlim=(-1.15 * limit, 1.15 * limit), xlabel="score (cosine)")
@@ -93,9 +100,9 @@ def plot_attribution(
     """Show the picture, its signed map and the signed words side by side."""
     figure = new_figure(WIDTH, max(2.6, 0.16 * len(words) + 1.0))
     left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1.2, 0.9))
+    draw_map(middle, picture, image_scores)
     left.imshow(picture)
     left.set_axis_off()
-    draw_map(middle, picture, image_scores)
     add_colour_bar(figure, middle, symmetric_limit(image_scores))
     draw_words(right, words, word_scores)
     figure.suptitle(as_written(title))

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from nib import limits
-from nib.checks import check_count
+from nib.checks import check_count, read_limit
 from nib.files import to_path, write_whole
 from nib.heatmaps import to_heatmap
 
@@ -80,8 +79,8 @@ class Attribution:
             raise ValueError(f"size must be (height, width), got {size!r}")
         for name, side in zip(("height", "width"), size or ()):
             check_count(name, side, limit="pixels")
-        if size is not None and size[0] * size[1] > limits.pixels:
-            raise ValueError(f"size must be at most {limits.pixels:,} pixels, got {size[0]} x {size[1]}")
+        if size is not None and size[0] * size[1] > (most := read_limit("pixels")):
+            raise ValueError(f"size must be at most {most:,} pixels, got {size[0]} x {size[1]}")
         scores = torch.as_tensor(self.image_map)[None]
         return to_heatmap(scores, size or self.picture.shape[:2])[0].numpy()
 

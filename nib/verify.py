@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 import nib
+from nib.checks import check_count
 from nib.clip import HookedCLIP
 from nib.inputs import to_pixel_values, to_tokens
 from nib.integrate import integrate
@@ -45,8 +46,9 @@ def verify(clip: HookedCLIP, picture=None, text: str | None = None, n_steps: int
     Returns:
         For each check its `check`, the `value` measured, the `limit` that it must keep, and whether it `passed`.
     """
+    check_count("n_steps", n_steps, 2, limit="nodes")  # captum takes no fewer
     before = {name: value.clone() for name, value in clip.model.state_dict().items()}
-    rows, dtype = [], clip.dtype
+    rows, dtype, hooks = [], clip.dtype, _count_hooks(clip)
 
     def add(check: str, value: float, limit: float) -> None:
         rows.append({"check": check, "value": float(value), "limit": limit, "passed": bool(value <= limit)})
@@ -62,14 +64,17 @@ def verify(clip: HookedCLIP, picture=None, text: str | None = None, n_steps: int
         clip.model.to(dtype)
     after = clip.model.state_dict()
     add("weights changed", sum(not torch.equal(after[name], value) for name, value in before.items()), 0)
-    hooks = sum(bool(module._forward_hooks or module._forward_pre_hooks) for module in clip.model.modules())
-    add("hooks left behind", hooks, 0)
+    add("hooks left behind", _count_hooks(clip) - hooks, 0)
     inputs = pixel_values[:1].to(dtype), input_ids[:1], attention_mask[:1]
     nib.METHODS["nib"](clip, *inputs, n_steps=n_steps)
     started = time.perf_counter()
     nib.METHODS["nib"](clip, *inputs, n_steps=n_steps)
     add(f"seconds a pair, {str(dtype).removeprefix('torch.')}", time.perf_counter() - started, float("inf"))
     return rows
+
+
+def _count_hooks(clip: HookedCLIP) -> int:
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in clip.model.modules())
 
 
 def _make_inputs(clip: HookedCLIP, picture, text: str | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -23,7 +23,7 @@ from typing import Any
 import papermill
 from nbformat import ValidationError
 from ruamel.yaml import YAML, YAMLError
-from ruamel.yaml.tokens import AliasToken
+from ruamel.yaml.tokens import AliasToken, TagToken  # a few lines of the first make gigabytes, the second are not done
 
 from runs.store import ROOT, Run, name_run, read_edition
 
@@ -43,15 +43,16 @@ def read_profile(name: str, notebooks: Sequence[Path], given: Iterable[tuple[str
     return runs
 
 
-def find_parameters(name: str, notebook: "Notebook") -> dict:
-    """Return the parameters that a profile has for a notebook."""
-    if not (path := PROFILES / f"{name}.yaml").exists():
-        raise ValueError(f"profile must be one of {sorted(p.stem for p in PROFILES.glob('*.yaml'))}, got {name!r}")
+def find_parameters(name: str, notebook: "Notebook", above: tuple[str, ...] = ()) -> dict:
+    """Return the parameters that a profile has for a notebook; those `above` it extend it."""
+    if not (path := PROFILES / f"{name}.yaml").exists() or name in above:
+        known, found = sorted(p.stem for p in PROFILES.glob("*.yaml")), " extended by ".join((name, *above))
+        raise ValueError(f"profile must be one of {known}, got {found!r}")
     profile, make_error = read_yaml(path)
     others = list((ROOT / "notebooks").glob("[0-9]*.ipynb"))
     if unknown := set(profile) - {"extends", "common", notebook.path.stem, *(file.stem for file in others)}:
-        raise make_error((min(unknown),), "must be extends, common or the name of a notebook")
-    found = find_parameters(profile["extends"], notebook) if "extends" in profile else {}
+        raise make_error((min(unknown, key=str),), "must be extends, common or the name of a notebook")
+    found = find_parameters(profile["extends"], notebook, (name, *above)) if "extends" in profile else {}
     for part in ("common", notebook.path.stem):
         for key, value in (profile.get(part) or {}).items():
             if part != "common" or key in notebook.defaults:
@@ -65,7 +66,7 @@ def read_grid(path: Path) -> list[Run]:
     """Plan the runs of a grid; a ValueError says what is wrong with it, with file, line and key."""
     grid, make_error = read_yaml(path)
     if unknown := set(grid) - {"notebook", "parameters", "axes"}:
-        raise make_error((min(unknown),), "must be one of notebook, parameters, axes")
+        raise make_error((min(unknown, key=str),), "must be one of notebook, parameters, axes")
     notebook = Notebook(path.parent / str(grid.get("notebook")))
     fixed, axes = ((grid.get(key) or {}).items() for key in ("parameters", "axes"))
     fixed = {key: notebook.check(("parameters", key), value, make_error) for key, value in fixed}
@@ -109,7 +110,7 @@ class Notebook:
             raise ValueError(f"no notebook at {path}")
         try:
             self.path, declared = path.resolve(), papermill.inspect_notebook(str(path))
-        except (ValueError, ValidationError) as error:
+        except (ValueError, TypeError, AttributeError, ValidationError) as error:
             raise ValueError(f"{path} is no notebook: {error}") from error
         if lacking := set(RESERVED[:2]) - set(declared):
             raise ValueError(f"{path.name} must declare {', '.join(sorted(lacking))}, which the runner sets")
@@ -139,8 +140,8 @@ class Notebook:
 def _parse(name: str | Path, source: str | Path) -> Any:
     try:
         text = source.read_text() if isinstance(source, Path) else source
-        if any(isinstance(token, AliasToken) for token in YAML().scan(text)):  # a few lines of them make gigabytes
-            raise ValueError("aliases (*name) are not taken: write out what they stand for")
+        if odd := [token for token in YAML().scan(text) if isinstance(token, AliasToken | TagToken)]:
+            raise ValueError(f"line {odd[0].start_mark.line + 1}: no aliases (*name) or tags (!name): write them out")
         return YAML().load(text)
     except (OSError, ValueError, YAMLError, RecursionError) as error:  # also a key that is given twice
         raise ValueError(f"{name} cannot be read: {error}") from error

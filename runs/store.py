@@ -118,15 +118,17 @@ class Store:
 def collect(folder: str | Path) -> pd.DataFrame:
     """Return the results of a grid's finished runs as one table, also while others are under way.
 
-    Its columns are `run`, the parameters that the grid gives (lists and mappings as JSON text) and those of the
-    notebook's table; where that has a column of the same name, the former is called `parameter_<name>`. What an earlier
-    grid, code or data has left in the folder is not read. `attrs` holds `missing`, the runs that have no result yet.
+    Its columns are `run`, the grid's parameters (lists and mappings as JSON; `parameter_<name>` where the table has
+    that name) and the table's. What an earlier grid has left is not read. `attrs` names the runs that are `missing`.
 
     >>> collect("build/sweeps/beta").groupby("beta")["value"].mean()
     """
     folder, plan = Path(folder), Path(folder) / "runs.json"
-    names = json.loads(plan.read_text()) if plan.exists() else []
-    tables = {name: pd.read_parquet(path) for name in names if (path := folder / name / "result.parquet").exists()}
+    try:
+        names = json.loads(plan.read_text()) if plan.exists() else []
+        tables = {name: pd.read_parquet(path) for name in names if (path := folder / name / "result.parquet").exists()}
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{plan} or a result that it names cannot be read: {error}") from error
     if not tables:
         raise FileNotFoundError(f"no run in {folder} is finished")
     runs = {name: json.loads((folder / name / "parameters.json").read_text()) for name in tables}

@@ -42,10 +42,7 @@ def connect(scheduler: str | None, workers: int) -> Client:
 
 
 def sweep(client: Client, runs: Sequence[Run], store: Store, driver: str, retries: int = 1, **options) -> dict:
-    """Run what is not finished, in the order given; return for each run "done", "cached" or why it failed.
-
-    What fails is tried again `retries` times. `options`: of `attempt`.
-    """
+    """Run by `attempt`, in order, what is not finished; try what fails again; return of each how it ended."""
     to_do = [run for run in runs if not store.has(run.name)]
     outcomes = dict.fromkeys((run.name for run in runs), "cached")
     keys = {f"{driver}-{run.name}": run.name for run in to_do}

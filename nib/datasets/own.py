@@ -75,6 +75,8 @@ def _open(path: Path, split: str | None) -> tuple[Dataset | list[dict], list[str
             f"{str(folder)!r} was written by `save_to_disk`: write a file with `to_parquet`, and load that"
         )
     if path.is_dir() and not tables:
+        if path.resolve() in (home := Path.home().resolve(), *home.parents):  # it would be walked
+            raise ValueError(f"name must be a folder of data or a file, got {str(path)!r}, in which all of home lies")
         rows = open_split(path, split)
         return rows, rows.column_names, path
     table = tables[0] if tables else path

@@ -70,6 +70,13 @@ class Batch:
             image_pixels=pixels,
         )
 
+    def check_masks(self) -> None:
+        """Raise a ValueError that names a pair whose masks cannot be told from the rest of the picture."""
+        full, both = self.masks.flatten(1).all(1), (self.masks & self.other_masks).flatten(1).any(1)
+        for wrong, what in ((full, "leave some background in what the model sees"), (both, "not overlap other_masks")):
+            if wrong.any():
+                raise ValueError(f"masks of pair {self.ids[int(wrong.int().argmax())]!r} must {what}")
+
     def hash(self) -> str:
         """Hash the numbers that the results depend on."""
         tensors = [*self.arguments(), *([] if self.masks is None else [self.masks, self.other_masks])]
@@ -96,9 +103,11 @@ def read_batch(
             pictures.append(to_pixel_values(clip, pair["image"]))
         except BROKEN as error:
             if clip.image_processor is None:  # then no file was at fault
-                raise
+                raise ValueError(f"image of pair {ids[row]!r}: {error}") from error
             skipped.append({"id": ids[row], "reason": str(error)})
             continue
+        except TypeError as error:
+            raise TypeError(f"image of pair {ids[row]!r}: {error}") from error
         kept.append(row)
         if with_masks:
             if pair.get("masks") is None:

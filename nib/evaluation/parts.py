@@ -7,7 +7,7 @@ import ast
 import hashlib
 from collections.abc import Iterable
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import pandas as pd
@@ -38,13 +38,18 @@ def save_table(frame: pd.DataFrame, path: str | Path) -> None:
             frame.to_csv(partial, index=False, lineterminator="\n", quoting=quoting)
         else:
             texts = {name: column.map(str, na_action="ignore") for name, column in frame.items() if _is_mixed(column)}
-            frame.assign(**texts).to_parquet(partial, index=False)
+            try:  # names must be text, and attrs what JSON holds
+                if len(set(map(str, frame))) < frame.shape[1]:
+                    raise ValueError("two columns have one name")
+                frame.assign(**texts).to_parquet(partial, index=False)
+            except (TypeError, ValueError, NotImplementedError) as error:
+                raise ValueError(f"parquet cannot hold the table, its names or its attrs: {error}") from error
 
 
 def _is_mixed(column: pd.Series) -> bool:
     kinds = {type(value) for value in column.dropna()} if column.dtype == object else set()
     numbers = all(issubclass(kind, (int, float, np.number)) and kind is not bool for kind in kinds)
-    return Tensor in kinds or (len(kinds) > 1 and not numbers)
+    return any(issubclass(kind, (Tensor, PurePath)) for kind in kinds) or (len(kinds) > 1 and not numbers)
 
 
 def to_bytes(values: Tensor) -> bytes:

@@ -4,7 +4,7 @@ Exports `evaluate`. Pairs are worked on in batches; each method and batch is one
 """
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 from torch import Tensor
 from tqdm import tqdm
 
-from nib.checks import check_count
+from nib.checks import check_choice, check_count
 from nib.clip import HookedCLIP
 from nib.evaluation.batches import TRUE_MASK, Pairs, Setting, check_settings, column, read_batch, to_rows
 from nib.evaluation.work import METRICS, NO_ROWS, PROTOCOLS, Parts, Work, describe
@@ -69,15 +69,15 @@ def evaluate(
 
     Raises:
         KeyError, TypeError: an unknown method or parameter.
-        ValueError: another bad argument, no pairs, an id that occurs twice, a caption that is empty or too long, or a
-            mask of another size than its picture.
+        ValueError: another bad argument, no pairs, an id that occurs twice, a caption that is empty or too long, a
+            mask of another size than its picture, or, with `output`, hooks or code of your own on the model.
     """
     settings = check_settings(clip, methods, may_be_masks=True)
     described = [describe(setting) for setting in settings]
     if twice := [setting for place, setting in enumerate(settings) if described[place] in described[:place]]:
         raise ValueError(f"methods must differ, got twice {twice[0]}")
-    protocols = _check_choice("protocol", [protocol] if isinstance(protocol, str) else protocol, list(PROTOCOLS))
-    metrics = _check_choice("metrics", metrics, METRICS)
+    protocols = check_choice("protocol", [protocol] if isinstance(protocol, str) else protocol, list(PROTOCOLS))
+    metrics = check_choice("metrics", metrics, METRICS)
     for name in protocols if "confidence" in metrics else ():
         check_protocol(clip, name)
     check_count("batch_size", batch_size)
@@ -139,13 +139,6 @@ def _read_ids(pairs: Pairs) -> list[str]:
 def _repeat(value: Any, rows: int) -> Any:
     """Make a column of a parameter; pandas would take a pair for the column itself."""
     return [value] * rows if isinstance(value, (tuple, list, Tensor, np.ndarray)) else value
-
-
-def _check_choice(name: str, values: Iterable[str], known: Sequence[str]) -> list[str]:
-    chosen = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else []
-    if not chosen or any(value not in known or chosen.count(value) > 1 for value in chosen):
-        raise ValueError(f"{name} must be some of {list(known)}, got {values!r}")
-    return chosen
 
 
 def _check_shard(shard: Sequence[int]) -> tuple[int, int]:

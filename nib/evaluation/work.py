@@ -4,8 +4,10 @@ Exports `Work`, `Parts`, `METRICS`, `PROTOCOLS` and `describe`. A part is a parq
 all that it depends on. What is there is read, not computed again.
 """
 
+import inspect
 import json
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +15,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import nib
 from nib.attribution import check_method
+from nib.checks import is_changed, shorten
 from nib.clip import HookedCLIP
 from nib.evaluation.batches import TRUE_MASK, Batch
 from nib.evaluation.parts import hash_all, hash_code, save_table, to_bytes
 from nib.evaluation.released import attribute_text_to_batch
 from nib.files import make_folder
 from nib.methods import METHODS
+from nib.methods.pairs import guard
 from nib.methods.scores import SUMS, Scores
 from nib.metrics.confidence import confidence, is_constant
 from nib.metrics.faithfulness import absent_prompt, infidelity, max_sensitivity, randomisation
@@ -65,9 +69,11 @@ class Work:
             scores = self.batch.true_masks(self.clip)
         else:
             function, parameters = check_method(self.clip, method, parameters)  # fills in a preset
+            function = guard(method, function)  # one of your own in METHODS may have none
             scores = function(self.clip, *self.batch.arguments(), **parameters)
         shared = {}  # the same under every protocol
         if "localisation" in self.metrics:
+            self.batch.check_masks()
             image, masks = scores.image_map.cpu(), self.batch.masks
             shared |= {name: function(image, masks) for name, function in LOCALISATION.items()}
             shared["selectivity"] = selectivity(image, masks, self.batch.other_masks)
@@ -103,7 +109,7 @@ class Work:
         pictures, *text = arguments
 
         def explain(model=clip, pixel_values=pictures, text=text):
-            return METHODS[method](model, pixel_values, *text, **parameters)
+            return guard(method, METHODS[method])(model, pixel_values, *text, **parameters)
 
         if "absent_prompt" in self.metrics:
             found |= absent_prompt(scores.image, explain(text=self.batch.absent).image)
@@ -128,7 +134,7 @@ class Work:
 
     def name(self, made_by: str) -> str:
         """Name the part after the method and the hash of all that its numbers depend on."""
-        described = describe([made_by, self.setting, self.protocols, self.metrics])
+        described = describe([made_by, self.setting, self.protocols, self.metrics, _read_own(self.setting["method"])])
         return f"{self.setting['method']}-{hash_all(described, self.batch.hash())}.parquet"
 
 
@@ -140,7 +146,8 @@ class Parts:
         make_folder(folder)
         modules = [path for path in Path(nib.__file__).parent.rglob("*.py") if path.name != "plotting.py"]
         settings = clip.model.config.to_json_string()  # models of equal weights may differ in activation or heads
-        self.made_by = hash_all(*map(to_bytes, clip.model.state_dict().values()), settings, hash_code(modules))
+        weights = map(to_bytes, [*clip.model.state_dict().values(), *clip.model.buffers()])
+        self.made_by = hash_all(*weights, settings, _describe_modules(clip.model), hash_code(modules))
 
     def get(self, work: Work) -> pd.DataFrame:
         """Read a part, or compute and write it."""
@@ -155,6 +162,33 @@ class Parts:
         frame.attrs["rows"] = len(frame)
         save_table(frame, path)
         return _read_part(path, work.batch.ids)
+
+
+def _describe_modules(model: nn.Module) -> str:
+    """Write down the numbers that modules hold beside weights, such as an eps; hooks and other code are refused."""
+    if changed := [name or "the model" for name, module in model.named_modules() if is_changed(module)]:
+        raise ValueError(
+            "output must be None with hooks or code of your own on the model, which no part can be told by: they are on"
+            f" {shorten(changed)}"
+        )
+    kept = []
+    for name, module in model.named_modules():
+        numbers = {key: value for key, value in vars(module).items() if isinstance(value, (int, float, tuple))}
+        plain = {key: value for key, value in numbers.items() if key != "training" and not key.startswith("_")}
+        kept.append((name, type(module).__name__, plain))
+    return repr(kept)
+
+
+def _read_own(method: str) -> str:
+    """Return the code of a method that is none of nib's, whose own code is hashed with its modules."""
+    function = inspect.unwrap(METHODS.get(method, guard))
+    with suppress(OSError, TypeError):
+        if not getattr(
+            function, "__closure__", None
+        ):  # what it holds of the place where it was made is not in its code
+            code = "" if function.__module__.startswith("nib.") else inspect.getsource(function)
+            return code and f"{inspect.signature(function)} {code}"
+    raise ValueError(f"output must be None with a method that code at the top of a file does not define, got {method}")
 
 
 def _read_part(path: Path, ids: list[str]) -> pd.DataFrame:

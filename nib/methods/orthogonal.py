@@ -10,6 +10,7 @@ from torch.nn.functional import normalize
 
 from nib.checks import check_count, shorten
 from nib.clip import HookedCLIP
+from nib.methods.pairs import check_pairs
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, Embeds, InputIds, PixelValues
 
@@ -49,6 +50,7 @@ def orthogonal_text(method: Callable[..., Scores], distractors: InputIds, n_atom
         attention_mask: AttentionMask | None = None,
         **parameters: Any,
     ) -> Scores:
+        check_pairs(pixel_values, input_ids, attention_mask, 1)
         with torch.no_grad():
             real, _ = clip.text.locate(distractors, None)
             atoms = normalize(clip.text.embed(distractors, real.long()), dim=-1)

@@ -1,6 +1,6 @@
 """What the methods share: pairs in chunks, towers cut for each pair, scores put on the grid.
 
-Exports `guard`, `over_pairs`, `check_pairs`, `NoPairs`, `cut` and `to_scores`.
+Exports `guard`, `over_pairs`, `check_pairs`, `check_inputs`, `check_scores`, `NoPairs`, `cut` and `to_scores`.
 """
 
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from functools import wraps
 import torch
 from torch import Tensor
 
-from nib.checks import check_count, check_seed, shorten
-from nib.clip import HookedCLIP
+from nib.checks import check_count, check_finite, check_seed, check_tensor, shorten
+from nib.clip import HookedCLIP, run_ready
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, InputIds, PairValues, PixelScores, PixelValues
 from nib.towers import Split
@@ -22,19 +22,29 @@ class NoPairs(ValueError):
 
 
 def guard(name: str, method: Callable[..., Scores]) -> Callable[..., Scores]:
-    """Wrap a method so that it runs with the model ready, and its scores are finite, or it says so."""
+    """Wrap a method, once, so that it runs with the model ready, and its scores are finite, or it says so."""
+    if getattr(method, "guarded", None) is method:
+        return method
 
     @wraps(method)
+    @run_ready
     def guarded(clip, pixel_values, input_ids, attention_mask=None, **parameters):
         check_seed(parameters.get("seed", 0))
-        with clip.ready():
-            inputs = [
-                values.clone() if isinstance(values, Tensor) and values.is_inference() else values
-                for values in (pixel_values, input_ids, attention_mask)
-            ]
-            found = method(clip, *inputs, **parameters)
-            scores = {field.name: getattr(found, field.name) for field in fields(found)}
-            scores = {name: None if values is None else values.detach() for name, values in scores.items()}
+        check_inputs(pixel_values, input_ids, attention_mask)
+        if pixel_values.shape[1] != clip.image.channels or min(pixel_values.shape[2:]) < clip.image.patch:
+            least = f"{clip.image.channels} channels and sides of at least {clip.image.patch}"
+            raise ValueError(f"pixel_values must have {least}, got {tuple(pixel_values.shape)}")
+        if input_ids.numel() and not 0 <= input_ids.min() <= input_ids.max() < clip.text.vocabulary:
+            found = f"[{int(input_ids.min())}, {int(input_ids.max())}]"
+            raise ValueError(f"input_ids must be in [0, {clip.text.vocabulary}), got {found}")
+        inputs = [
+            values.clone() if isinstance(values, Tensor) and values.is_inference() else values
+            for values in (pixel_values, input_ids, attention_mask)
+        ]
+        found = method(clip, *inputs, **parameters)
+        check_shapes(pixel_values, input_ids, found, clip.grid(pixel_values), f"{name}: ")
+        scores = {field.name: getattr(found, field.name) for field in fields(found)}
+        scores = {name: None if values is None else values.detach() for name, values in scores.items()}
         if broken := [name for name, values in scores.items() if values is not None and not values.isfinite().all()]:
             raise ValueError(
                 f"{name} must give finite scores, got NaN or infinity in {', '.join(broken)}: the model's weights or"
@@ -43,7 +53,63 @@ def guard(name: str, method: Callable[..., Scores]) -> Callable[..., Scores]:
             )
         return Scores(**scores)
 
+    guarded.guarded = guarded
     return guarded
+
+
+def check_inputs(pixel_values: PixelValues, input_ids: InputIds, attention_mask: AttentionMask | None) -> None:
+    """Raise an error that names the argument which is no batch of pictures, of token ids, or no mask of these."""
+    check_tensor("pixel_values", pixel_values, 4)
+    check_tensor("input_ids", input_ids, 2)
+    if not pixel_values.is_floating_point() or input_ids.dtype not in (torch.int32, torch.int64):
+        found = f"{pixel_values.dtype} and {input_ids.dtype}"
+        raise ValueError(f"pixel_values must be floats and input_ids must be whole numbers (int32, int64), got {found}")
+    if broken := (~pixel_values.isfinite().flatten(1).all(1)).nonzero()[:, 0].tolist():
+        raise ValueError(f"pixel_values must be finite, got NaN or infinity in rows {broken[:10]}")
+    if attention_mask is not None:
+        check_tensor("attention_mask", attention_mask, 2)
+        if not ((attention_mask == 0) | (attention_mask == 1)).all():
+            raise ValueError(
+                f"attention_mask must be 1 at tokens and 0 at padding, got {shorten(attention_mask.tolist())}"
+            )
+
+
+def check_scores(
+    clip: HookedCLIP,
+    pixel_values: PixelValues,
+    input_ids: InputIds,
+    attention_mask: AttentionMask | None,
+    scores: Scores,
+    on_grid: bool = False,
+) -> None:
+    """Raise an error unless these are pairs, and the scores are theirs, of the model's grid where asked, and finite."""
+    check_inputs(pixel_values, input_ids, attention_mask)
+    check_shapes(pixel_values, input_ids, scores, clip.grid(pixel_values) if on_grid else None)
+    check_pairs(pixel_values, input_ids, attention_mask, 1)
+    for values in (scores.image_map, scores.text):  # it would stretch to a map of ones
+        check_finite("scores", values)
+
+
+def check_shapes(
+    pixel_values: PixelValues, input_ids: InputIds, scores: Scores, grid: tuple[int, int] | None, who: str = ""
+) -> None:
+    """Raise an error unless the scores are of as many pairs and tokens, and on this grid where one is given."""
+    if not isinstance(scores, Scores):
+        raise TypeError(f"{who}scores must be what a method gives, nib.Scores, got {type(scores).__name__}")
+    for name in ("image", "text", "image_map"):
+        check_tensor(f"{who}scores.{name}", getattr(scores, name))
+    pairs, shape, finest = len(input_ids), tuple(scores.image.shape), scores.image_map.shape
+    if (
+        len(pixel_values) not in (1, pairs)
+        or (shape[0], finest[0], len(shape), len(finest)) != (pairs, pairs, 3, 3)
+        or scores.text.shape != input_ids.shape
+        or shape[1:] != (grid or shape[1:])
+    ):
+        raise ValueError(
+            f"{who}scores must be of these pairs{f' and of the grid {grid}' if grid else ''}: {shape} and"
+            f" {tuple(scores.text.shape)} do not fit pictures {tuple(pixel_values.shape)} and captions"
+            f" {tuple(input_ids.shape)}"
+        )
 
 
 def check_pairs(

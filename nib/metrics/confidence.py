@@ -1,6 +1,6 @@
 """Measure how far a map keeps what the similarity rests on: Confidence Drop and Increase.
 
-Exports `confidence`, `check_scores`, `embed_pairs`, `is_constant`, `PROTOCOLS`, `HIGHER_IS_BETTER` and `DIAGNOSTICS`.
+Exports `confidence`, `embed_pairs`, `is_constant`, `PROTOCOLS`, `HIGHER_IS_BETTER` and `DIAGNOSTICS`.
 Each input is multiplied by its own map, stretched to [0, 1], and the similarity of the pair is computed again
 (Chattopadhyay et al., Grad-CAM++, 2018, on probabilities; the M2IB and NIB papers, on cosines). An all-ones map drops
 nothing, so smooth and bright maps do well: compare with the controls.
@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from nib.checks import check_count
+from nib.checks import check_choice, check_count, shorten
 from nib.clip import HookedCLIP, run_ready
 from nib.heatmaps import to_heatmap
 from nib.methods.gradients import token_embeddings
+from nib.methods.pairs import check_scores
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PairValues, PixelScores, PixelValues, TokenScores
 from nib.towers import Split
@@ -87,12 +88,13 @@ def confidence(
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol must be one of {list(PROTOCOLS)}, got {protocol!r}")
-    if not sides or not set(sides) <= set(SIDES):
-        raise ValueError(f"sides must be some of {list(SIDES)}, got {sides!r}")
+    sides = check_choice("sides", sides, SIDES)
     check_count("batch_size", batch_size)
+    check_scores(clip, pixel_values, input_ids, attention_mask, scores)
     check_protocol(clip, protocol)
-    check_scores(pixel_values, input_ids, scores)
     weigh_text = {"paper": _weigh_words, "released": _weigh_stripped}[protocol]
+    if embeds is not None and (type(embeds) not in (tuple, list) or [*map(_count, embeds)] != [len(input_ids)] * 2):
+        raise ValueError(f"embeds must be two finite tensors ({len(input_ids)}, embed), got {shorten(embeds)}")
     embeds = embeds or embed_pairs(clip, pixel_values, input_ids, attention_mask, batch_size)
     parts = []
     for first in range(0, len(input_ids), batch_size):
@@ -113,26 +115,6 @@ def confidence(
     return {name: torch.cat([part[name] for part in parts]) for name in names}
 
 
-def check_scores(
-    pixel_values: PixelValues, input_ids: InputIds, scores: Scores, grid: tuple[int, int] | None = None
-) -> None:
-    """Raise a ValueError unless the scores are of these pairs, on this grid where one is given, and finite."""
-    pairs, shape = len(input_ids), tuple(scores.image.shape)
-    if (
-        len(pixel_values) not in (1, pairs)
-        or shape[0] != pairs
-        or scores.text.shape != input_ids.shape
-        or shape[1:] != (grid or shape[1:])
-    ):
-        raise ValueError(
-            f"scores must be of these pairs{f' and of the grid {grid}' if grid else ''}: {shape} and"
-            f" {tuple(scores.text.shape)} do not fit pictures {tuple(pixel_values.shape)} and captions"
-            f" {tuple(input_ids.shape)}"
-        )
-    if not (scores.image_map.isfinite().all() and scores.text.isfinite().all()):  # it would stretch to a map of ones
-        raise ValueError("scores must be finite, got NaN or infinity")
-
-
 def check_protocol(clip: HookedCLIP, protocol: str) -> None:
     """Raise a ValueError where a protocol has no meaning on a model: "released" strips CLIP's begin and end tokens."""
     text = clip.text
@@ -141,6 +123,12 @@ def check_protocol(clip: HookedCLIP, protocol: str) -> None:
             "protocol 'released' is defined for text towers like CLIP's, which pool an end token and mask padding;"
             f" use 'paper' with a {clip.model.config.model_type}"
         )
+
+
+def _count(embeds: Embeds) -> int | None:
+    """Return how many embeddings there are, or None of what is no batch of them."""
+    whole = isinstance(embeds, Tensor) and embeds.is_floating_point() and embeds.ndim == 2 and embeds.isfinite().all()
+    return len(embeds) if whole else None
 
 
 @torch.no_grad()

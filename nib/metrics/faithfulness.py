@@ -12,10 +12,10 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, pad
 
-from nib.checks import check_count, check_number, check_seed, to_real
+from nib.checks import check_count, check_finite, check_number, check_seed, to_real
 from nib.clip import HookedCLIP, run_ready
+from nib.methods.pairs import check_scores
 from nib.methods.scores import Scores
-from nib.metrics.confidence import check_scores
 from nib.shapes import AttentionMask, GridScores, InputIds, PairValues, PixelValues
 
 HIGHER_IS_BETTER = {
@@ -45,8 +45,7 @@ def absent_prompt(right: GridScores, wrong: GridScores) -> dict[str, PairValues]
     right, wrong = (to_real("maps", scores).detach() for scores in (right, wrong))
     if right.shape != wrong.shape or right.ndim != 3 or not right.numel():
         raise ValueError(f"maps must be (batch, ., .) and alike, got {tuple(right.shape)} and {tuple(wrong.shape)}")
-    if not (right.isfinite().all() and wrong.isfinite().all()):
-        raise ValueError("maps must be finite, got NaN or infinity")
+    check_finite("maps", torch.stack([right, wrong]))
     right, wrong = right.flatten(1).double(), wrong.flatten(1).double()
 
     def larger(of_right, of_wrong):
@@ -89,7 +88,15 @@ def randomisation(
         (batch,) each, rank correlations in [-1, 1]: `randomised_projection`, `randomised_late`, `randomised_all`.
     """
     check_count("n_late", n_late)
-    before = explain(clip).image.flatten(1).double()
+    if not callable(explain):
+        raise TypeError(f"explain must be a function from a model to scores, got {type(explain).__name__}")
+
+    def draw(model: HookedCLIP) -> Tensor:
+        image = to_real("maps of explain", getattr(explain(model), "image", None)).detach()
+        check_finite("maps of explain", image)
+        return image.flatten(1).double()
+
+    before = draw(clip)
     other = HookedCLIP(copy.deepcopy(clip.model), clip.tokenizer, clip.image_processor)
     check_seed(seed)
     blocks, generator, found = list(other.image.blocks), torch.Generator().manual_seed(seed), {}
@@ -98,7 +105,7 @@ def randomisation(
         for parameter in (parameter for module in modules for parameter in module.parameters()):
             order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
             parameter.data = parameter.data.flatten()[order].view_as(parameter)
-        found[f"randomised_{name}"] = _correlate(before, explain(other).image.flatten(1).double())
+        found[f"randomised_{name}"] = _correlate(before, draw(other))
     return found
 
 
@@ -127,7 +134,7 @@ def infidelity(
     check_seed(seed)
     if check_number("share", share, 0, open_end=True) >= 1:
         raise ValueError(f"share must be in (0, 1), got {share}")
-    check_scores(pixel_values, input_ids, scores, clip.grid(pixel_values))
+    check_scores(clip, pixel_values, input_ids, attention_mask, scores, on_grid=True)
     side, values = clip.image.patch, []
     with torch.no_grad():
         targets = clip.text.embed(input_ids, attention_mask)
@@ -180,6 +187,7 @@ def max_sensitivity(
     radius = check_number("radius", radius, 0, open_end=True)
     if not callable(explain):
         raise TypeError(f"explain must be a function from pictures to maps, got {type(explain).__name__}")
+    check_finite("pixel_values", pixel_values := to_real("pixel_values", pixel_values))
 
     def perturb(inputs):  # the same draws for every picture, so that none depends on the others of its batch
         inputs = inputs[0] if isinstance(inputs, tuple) else inputs
@@ -195,4 +203,6 @@ def max_sensitivity(
             return (torch.stack([explain(draw) for draw in draws], 1).flatten(0, 1),)
 
     options = dict(perturb_func=perturb, n_perturb_samples=n_samples)
-    return sensitivity_max(explain_one, pixel_values, **options).detach()
+    found = sensitivity_max(explain_one, pixel_values, **options).detach()
+    check_finite("maps of explain", found)
+    return found

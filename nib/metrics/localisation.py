@@ -10,7 +10,7 @@ import torch
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score
 
-from nib.checks import to_real
+from nib.checks import check_finite, to_real
 from nib.heatmaps import upsample
 from nib.shapes import GridScores
 
@@ -57,8 +57,8 @@ def auc(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
             without background.
     """
     large, inside = (part.flatten(1).cpu() for part in _read(scores, masks))
-    if inside.all(1).any():
-        raise ValueError("every mask must leave at least one pixel of background")
+    if full := inside.all(1).nonzero()[:, 0].tolist():
+        raise ValueError(f"every mask must leave at least one pixel of background, rows {full[:10]} leave none")
     return _area(large, inside, ~inside)
 
 
@@ -83,8 +83,10 @@ def selectivity(scores: GridScores, masks: torch.Tensor, other_masks: torch.Tens
     """
     large, inside = _read(scores, masks)
     beside = _read_masks(other_masks).to(inside.device)
-    if beside.shape != inside.shape or (inside & beside).any():
-        raise ValueError(f"other_masks must be {tuple(inside.shape)} and beside masks, got {tuple(beside.shape)}")
+    if beside.shape != inside.shape:
+        raise ValueError(f"other_masks must be {tuple(inside.shape)}, as masks are, got {tuple(beside.shape)}")
+    if both := (inside & beside).flatten(1).any(1).nonzero()[:, 0].tolist():
+        raise ValueError(f"other_masks must be beside masks, and overlap them in rows {both[:10]}")
     return _area(*(part.flatten(1).cpu() for part in (large, inside, beside)))
 
 
@@ -165,12 +167,17 @@ def _read(scores: GridScores, masks: torch.Tensor) -> tuple[torch.Tensor, torch.
     scores, masks = to_real("scores", scores).detach(), _read_masks(masks)
     if scores.ndim != 3 or masks.ndim != 3 or len(scores) != len(masks) or not scores.numel():
         raise ValueError(f"scores and masks must be (batch, ., .), got {tuple(scores.shape)}, {tuple(masks.shape)}")
-    if not masks.flatten(1).any(1).all():
-        raise ValueError("every mask must have at least one pixel")
-    if not scores.isfinite().all():
-        raise ValueError("scores must be finite, got NaN or infinity")
+    if empty := (~masks.flatten(1).any(1)).nonzero()[:, 0].tolist():
+        raise ValueError(f"every mask must have at least one pixel, rows {empty[:10]} have none")
+    check_finite("scores", scores)
     large = upsample(scores.double(), masks.shape[1:])
     largest = large.abs().amax((1, 2), keepdim=True)
+    kept, there = scores.double().abs() >= 1e-12 * scores.double().abs().amax((1, 2), keepdim=True), scores != 0
+    if lost := (2 * (kept & there).sum((1, 2)) < there.sum((1, 2))).nonzero()[:, 0].tolist():
+        raise ValueError(
+            "most scores of a map must be at least 1e-12 of its largest, or rounding takes them for 0: so in rows"
+            f" {lost[:10]}, whose largest are {[float(scores[row].abs().max()) for row in lost[:10]]}"
+        )
     large = torch.where(largest > 0, (large / largest).round(decimals=12) * largest, 0.0)
     return large, masks.to(large.device)
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, cosine_similarity, pad
 
-from nib.checks import check_count, check_seed
+from nib.checks import check_choice, check_count, check_seed
 from nib.clip import HookedCLIP, run_ready
+from nib.methods.pairs import check_scores
 from nib.methods.scores import Scores
-from nib.metrics.confidence import check_scores
 from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PairValues, PixelValues
 
 HIGHER_IS_BETTER = {
@@ -93,9 +93,8 @@ def removal_curves(
         raise ValueError(f"removal must be one of {sorted(REMOVALS)}, got {removal!r}")
     if removal == "left_out" and not clip.image.class_tokens:
         raise ValueError("removal 'left_out' would leave nothing of a picture without a class token; use 'mean_colour'")
-    if not sides or not set(sides) <= set(SIDES):
-        raise ValueError(f"sides must be some of {list(SIDES)}, got {sides!r}")
-    check_scores(pixel_values, input_ids, scores, clip.grid(pixel_values))
+    sides = check_choice("sides", sides, SIDES)
+    check_scores(clip, pixel_values, input_ids, attention_mask, scores, on_grid=True)
     curves = []
     for first in range(0, len(input_ids), batch_size):
         rows = slice(first, first + batch_size)

@@ -4,7 +4,7 @@ Exports `bootstrap_interval`, `summarise`, `compare` and `holm`. Shares of pairs
 interval, and McNemar's exact test.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
 from functools import lru_cache, partial
 
 import numpy as np
@@ -146,10 +146,10 @@ def _check_table(
     """
     if not isinstance(values, pd.DataFrame):
         raise TypeError(f"values must be a table (DataFrame), got {type(values).__name__}")
-    if not isinstance(by, str | Sequence) or not len(by):
-        raise ValueError(f"by must name at least one column, got {by!r}")
-    by = [by] if isinstance(by, str) else list(by)
-    named = by if column is None else [*by, column]
+    in_order = isinstance(by, Iterable) and not isinstance(by, (str, Set, Mapping))
+    if not (named := list(by) if in_order else [by] if isinstance(by, str) else []):
+        raise ValueError(f"by must name at least one column, in order, got {shorten(by)}")
+    by, named = named, named if column is None else [*named, column]
     if wrong := [name for name in named if not isinstance(name, str)]:
         raise TypeError(f"columns must be named by text, got {shorten(wrong[0])}")
     needed = [*named, "value"] if column is None else [*named, "value", "id"]
@@ -165,7 +165,11 @@ def _check_table(
     kind = values["value"].dtype
     if len(values) and (not is_numeric_dtype(kind) or is_complex_dtype(kind)):
         raise ValueError(f"column 'value' must hold numbers, got {kind}")
-    return values.assign(value=values["value"].to_numpy(float, na_value=np.nan)), by
+    values = values.assign(value=values["value"].to_numpy(float, na_value=np.nan))
+    if np.isinf(values["value"]).any():
+        first = values[np.isinf(values["value"])].iloc[0]
+        raise ValueError(f"values must be finite or NaN, got {first['value']} in {shorten(first[named].to_dict())}")
+    return values, by
 
 
 def _check_ids(group: pd.DataFrame, key: dict, columns: Sequence[str]) -> None:

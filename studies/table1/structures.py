@@ -86,4 +86,5 @@ class EmbedsAlone:
             raise ValueError(reason)
 
         self.layers, self.text, self.ready = refuse, clip.text, nullcontext  # it is at rest already
-        self.image = SimpleNamespace(embed=embed, split=refuse, check_layer=refuse, blocks=())
+        self.image = SimpleNamespace(embed=embed, split=refuse, check_layer=refuse, blocks=(), channels=3, patch=1)
+        self.grid = refuse
