@@ -63,4 +63,4 @@ def drops_without_words(clip: HookedCLIP, pixel_values: PixelValues, words: Sequ
     """
     longest = max(map(len, words))
     single = torch.stack([torch.eye(longest) * (torch.arange(longest) < len(row)) for row in words]).bool()
-    return -word_removal(clip, pixel_values, words, single)
+    return torch.where(single.any(2), -word_removal(clip, pixel_values, words, single), 0)
