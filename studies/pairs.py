@@ -69,6 +69,11 @@ def read_sweep(folder: str | Path) -> pd.DataFrame:
     return values
 
 
-def find_tables(kept: str | Path, written: str | Path, profile: str) -> Path:
-    """Return the folder of the tables of full size: `kept` for the embedded model, else what the run has `written`."""
-    return Path(locate(kept)) if profile == "embedded" and Path(locate(kept)).exists() else Path(written)
+def find_tables(kept: str | Path, written: str | Path, profile: str, stem: str = "") -> Path:
+    """Return the folder of the tables of full size: `kept` for the embedded model, else what the run has `written`.
+
+    Args:
+        stem: of a table that must be there; while it is not, as before the first full run, it is what was written.
+    """
+    there = Path(locate(kept)) / (f"{stem}.csv" if stem else "")
+    return Path(locate(kept)) if profile == "embedded" and there.exists() else Path(written)

@@ -66,3 +66,11 @@ def test_full_tables_are_of_the_embedded_model(tmp_path, profile, kept, found):
     if kept:
         (tmp_path / "kept").mkdir()
     assert find_tables(tmp_path / "kept", tmp_path / "own", profile) == tmp_path / found
+
+
+def test_a_table_that_is_not_kept_yet_is_the_one_written(tmp_path):
+    kept, own = tmp_path / "kept", tmp_path / "own"
+    kept.mkdir()
+    assert find_tables(kept, own, "embedded", "12_words") == own
+    (kept / "12_words.csv").write_text("n\n")
+    assert find_tables(kept, own, "embedded", "12_words") == kept
