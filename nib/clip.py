@@ -64,7 +64,8 @@ class HookedCLIP:
         with self.lock:
             self.check_weights()
             training = [module for module in self.model.modules() if module.training]
-            self.model.eval()
+            if training:
+                self.model.eval()
             try:
                 with torch.inference_mode(False), torch.enable_grad(), torch.autocast(self.device.type, enabled=False):
                     yield
