@@ -132,6 +132,8 @@ def plot_maps(
         share_limits: one colour scale, with its bar, for all panels; else one each, without bars.
     """
     check_count("columns", columns)
+    if not isinstance(maps, Mapping):
+        raise TypeError(f"maps must be a mapping of titles to scores, got {type(maps).__name__}")
     check_count("the number of maps", len(maps))
     columns = min(columns, len(maps))
     rows = -(-len(maps) // columns)

@@ -308,6 +308,8 @@ def test_ids_of_a_method_are_in_the_vocabulary(clip, pixel_values, tokens, chang
         nib.METHODS["random"](clip, pixel_values, change(tokens["input_ids"]))
     with pytest.raises(ValueError, match="pixel_values must have 3 channels and sides of at least 12, got"):
         nib.METHODS["random"](clip, pixel_values[:, :2], tokens["input_ids"])
+    with pytest.raises(ValueError, match=f"input_ids must be at most {clip.context_length} a row, got"):
+        nib.METHODS["random"](clip, pixel_values, tokens["input_ids"].repeat(1, 9))
 
 
 SCORES = {
@@ -353,12 +355,14 @@ EMBEDS = {
     "too few": [torch.ones(3, 16), torch.ones(2, 16)],
     "NaN": [torch.ones(3, 16), torch.ones(3, 16) * NAN],
     "arrays": [np.ones((3, 16))] * 2,
+    "width": [torch.ones(3, 15)] * 2,
+    "one number each": [torch.ones(3, 1)] * 2,
 }
 
 
 @pytest.mark.parametrize("case", EMBEDS)
 def test_embeds_are_two_tensors(clip, given, case):
-    with pytest.raises(ValueError, match=r"embeds must be two finite tensors \(3, embed\)"):
+    with pytest.raises(ValueError, match=r"embeds must be two finite tensors \(3, 16\)"):
         metrics.confidence(clip, **given, embeds=EMBEDS[case])
 
 
@@ -586,6 +590,8 @@ def test_a_page_shows_words_with_their_scores(clip):
 def test_maps_are_drawn_where_they_are_finite(maps):
     with pytest.raises(ValueError, match="a finite map"):
         nib.plotting.plot_maps(GREY, maps)
+    with pytest.raises(TypeError, match="maps must be a mapping of titles to scores, got list"):
+        nib.plotting.plot_maps(GREY, list(maps.values()))
 
 
 # ---- profiles and grids

@@ -37,6 +37,8 @@ def guard(name: str, method: Callable[..., Scores]) -> Callable[..., Scores]:
         if input_ids.numel() and not 0 <= input_ids.min() <= input_ids.max() < clip.text.vocabulary:
             found = f"[{int(input_ids.min())}, {int(input_ids.max())}]"
             raise ValueError(f"input_ids must be in [0, {clip.text.vocabulary}), got {found}")
+        if input_ids.shape[1] > clip.context_length:
+            raise ValueError(f"input_ids must be at most {clip.context_length} a row, got {input_ids.shape[1]}")
         inputs = [
             values.clone() if isinstance(values, Tensor) and values.is_inference() else values
             for values in (pixel_values, input_ids, attention_mask)

@@ -93,9 +93,12 @@ def confidence(
     check_scores(clip, pixel_values, input_ids, attention_mask, scores)
     check_protocol(clip, protocol)
     weigh_text = {"paper": _weigh_words, "released": _weigh_stripped}[protocol]
-    if embeds is not None and (type(embeds) not in (tuple, list) or [*map(_count, embeds)] != [len(input_ids)] * 2):
-        raise ValueError(f"embeds must be two finite tensors ({len(input_ids)}, embed), got {shorten(embeds)}")
-    embeds = embeds or embed_pairs(clip, pixel_values, input_ids, attention_mask, batch_size)
+    if embeds is None:
+        embeds = embed_pairs(clip, pixel_values, input_ids, attention_mask, batch_size)
+    else:
+        shape = len(input_ids), clip.text.embed(input_ids[:1], None).shape[1]
+        if type(embeds) not in (tuple, list) or [*map(_find_shape, embeds)] != [shape] * 2:
+            raise ValueError(f"embeds must be two finite tensors ({shape[0]}, {shape[1]}), got {shorten(embeds)}")
     parts = []
     for first in range(0, len(input_ids), batch_size):
         rows = slice(first, first + batch_size)
@@ -125,10 +128,10 @@ def check_protocol(clip: HookedCLIP, protocol: str) -> None:
         )
 
 
-def _count(embeds: Embeds) -> int | None:
-    """Return how many embeddings there are, or None of what is no batch of them."""
-    whole = isinstance(embeds, Tensor) and embeds.is_floating_point() and embeds.ndim == 2 and embeds.isfinite().all()
-    return len(embeds) if whole else None
+def _find_shape(embeds: Embeds) -> tuple[int, ...] | None:
+    """Return the shape of embeddings, or None of what is no finite tensor."""
+    whole = isinstance(embeds, Tensor) and embeds.is_floating_point() and embeds.isfinite().all()
+    return tuple(embeds.shape) if whole else None
 
 
 @torch.no_grad()
