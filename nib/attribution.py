@@ -128,7 +128,7 @@ def _to_attribution(clip, scores: Scores, index, picture, caption, words, method
         picture=picture,
         text=caption if isinstance(caption, str) else " ".join(names),
         method=method,
-        parameters=parameters,
+        parameters=dict(parameters),
     )
 
 
@@ -147,6 +147,8 @@ def check_method(clip: HookedCLIP, method: str, parameters: dict) -> tuple[Calla
         raise TypeError(f"METHODS[{method!r}] must be a function, got {type(METHODS[method]).__name__}")
     signature = inspect.signature(METHODS[method])
     known = {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
+    if taken := sorted({"id", "method", "protocol", "metric", "value"} & set(parameters)):
+        raise ValueError(f"a parameter must not be called like a column of the results, got {taken[0]}")
     unknown = sorted(set(parameters) - set(known))
     if "batch_size" in unknown:  # our own default; a method without it has nothing to bound
         unknown.remove("batch_size")

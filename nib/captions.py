@@ -123,7 +123,7 @@ def _encode_ids(clip: HookedCLIP, ids: torch.Tensor):
             "token ids must be a 1-d tensor of begin, at least one token, and end, at most"
             f" {clip.context_length} in all, got {ids.dtype} {tuple(ids.shape)}"
         )
-    vocabulary = clip.text.vocabulary
+    vocabulary, ids = clip.text.vocabulary, ids.long()
     if ids.min() < 0 or ids.max() >= vocabulary:
         raise ValueError(f"token ids must be in [0, {vocabulary}), got [{int(ids.min())}, {int(ids.max())}]")
     begin = [getattr(clip.tokenizer, f"{kind}_token_id", None) for kind in ("bos", "cls")]

@@ -105,7 +105,11 @@ def to_real(name: str, values) -> torch.Tensor:
     if isinstance(values, np.ma.MaskedArray):
         raise ValueError(f"{name} must not be a masked array: fill it, or leave out what is masked")
     try:
+        if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":  # in any order and precision
+            kinds = {"f": np.float64, "u": np.int64} if values.dtype.itemsize > 8 or values.dtype.kind == "u" else {}
+            values = np.ascontiguousarray(values, kinds.get(values.dtype.kind, values.dtype.newbyteorder("=")))
         values = torch.as_tensor(values)
+        values = values.long() if values.dtype in (torch.uint16, torch.uint32, torch.uint64) else values
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be numbers, got {type(values).__name__}: {shorten(values)}") from error
     check_dense(name, values)

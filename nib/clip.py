@@ -164,6 +164,8 @@ def _check_processor(processor) -> None:
         fits = all(isinstance(value, Real) and least < value < math.inf for value in values) and len(values) == 3
         if getattr(processor, flag, False) and not fits:
             raise ValueError(f"{name} of the image processor must be 3 finite numbers, stds above 0, got {values}")
+    if getattr(processor, "do_rescale", False) and not 0 < processor.rescale_factor < math.inf:
+        raise ValueError(f"rescale_factor of the image processor must be above 0, got {processor.rescale_factor}")
     for name, flag in (("size", "do_resize"), ("crop_size", "do_center_crop")):
         sides = getattr(processor, name, None)
         sides = [side for side in dict(sides).values() if side is not None] if isinstance(sides, Iterable) else []

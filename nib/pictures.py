@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 
 from nib import limits
-from nib.checks import check_dense, check_finite, name_place, read_limit
+from nib.checks import check_dense, check_finite, name_place, read_limit, to_real
 from nib.clip import HookedCLIP
 from nib.shapes import PixelValues
 
@@ -103,7 +103,10 @@ def _open(picture: Picture) -> Image.Image:
         picture.load()
     if picture.mode[0] in "IF":  # converting would clip these to white or black
         raise ValueError(f"a picture must have 8 bits a channel, got mode {picture.mode!r}: pass an array in [0, 1]")
-    return ImageOps.exif_transpose(picture).convert("RGB")
+    try:
+        return ImageOps.exif_transpose(picture).convert("RGB")
+    except ValueError as error:
+        raise ValueError(f"a picture must have a mode that Pillow makes RGB of, got {picture.mode!r}") from error
 
 
 @contextmanager
@@ -136,9 +139,9 @@ def _check_array(array: np.ndarray) -> np.ndarray:
         return array
     if not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"an array must hold uint8 or floats in [0, 1], got {array.dtype}")
-    check_finite("the array", torch.from_numpy(array))
+    check_finite("the array", to_real("the array", array))
     if array.min() < 0 or array.max() > 1:
-        raise ValueError(f"an array of floats must lie in [0, 1], got [{array.min():.4g}, {array.max():.4g}]")
+        raise ValueError(f"an array of floats must lie in [0, 1], got [{array.min():.9g}, {array.max():.9g}]")
     return np.round(255 * array).astype(np.uint8)
 
 
@@ -146,7 +149,8 @@ def _check_pixel_values(clip: HookedCLIP, pixel_values: torch.Tensor) -> PixelVa
     channels, patch = clip.image.channels, clip.image.patch
     check_dense("pixel values", pixel_values)
     fits = pixel_values.ndim == 3 and pixel_values.shape[0] == channels
-    if not fits or min(pixel_values.shape[1:]) < patch or not pixel_values.is_floating_point():
+    floats = pixel_values.is_floating_point() and pixel_values.dtype.itemsize > 1  # torch cannot compute with 8 bits
+    if not fits or min(pixel_values.shape[1:]) < patch or not floats:
         raise ValueError(
             f"pixel values must be floats of shape ({channels}, height, width), each side at least the"
             f" patch size {patch}, got {pixel_values.dtype} {tuple(pixel_values.shape)}"

@@ -46,7 +46,19 @@ def verify(clip: HookedCLIP, picture=None, text: str | None = None, n_steps: int
     Returns:
         For each check its `check`, the `value` measured, the `limit` that it must keep, and whether it `passed`.
     """
+    if not isinstance(clip, HookedCLIP):
+        raise TypeError(f"clip must be what nib.load or nib.HookedCLIP gives, got {type(clip).__name__}")
     check_count("n_steps", n_steps, 2, limit="nodes")  # captum takes no fewer
+    training = [module for module in clip.model.modules() if module.training]
+    clip.model.eval()
+    with torch.inference_mode(False), torch.enable_grad():
+        rows = _run_checks(clip, picture, text, n_steps)
+    for module in training:
+        module.training = True
+    return rows
+
+
+def _run_checks(clip: HookedCLIP, picture, text: str | None, n_steps: int) -> list[dict]:
     before = {name: value.clone() for name, value in clip.model.state_dict().items()}
     rows, dtype, hooks = [], clip.dtype, _count_hooks(clip)
 
@@ -63,7 +75,8 @@ def verify(clip: HookedCLIP, picture=None, text: str | None = None, n_steps: int
     finally:
         clip.model.to(dtype)
     after = clip.model.state_dict()
-    add("weights changed", sum(not torch.equal(after[name], value) for name, value in before.items()), 0)
+    same = (after[name].dtype == value.dtype and torch.equal(after[name], value) for name, value in before.items())
+    add("weights changed", sum(not each for each in same), 0)
     add("hooks left behind", _count_hooks(clip) - hooks, 0)
     inputs = pixel_values[:1].to(dtype), input_ids[:1], attention_mask[:1]
     nib.METHODS["nib"](clip, *inputs, n_steps=n_steps)

@@ -5,7 +5,7 @@ Exports `Batch`, `Pairs`, `Setting`, `read_batch`, `read_pairs`, `to_rows`, `col
 """
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from nib.checks import shorten
 from nib.clip import HookedCLIP
 from nib.datasets.rows import BROKEN
 from nib.evaluation.parts import hash_all, to_bytes
-from nib.inputs import to_pixel_values, to_tokens
+from nib.inputs import to_list, to_pixel_values, to_tokens
 from nib.methods.scores import Scores
 from nib.metrics.confidence import embed_pairs
 from nib.shapes import AttentionMask, Embeds, InputIds, PixelValues
@@ -187,14 +187,16 @@ def to_rows(pairs: Pairs) -> Pairs:
     if isinstance(pairs, pd.DataFrame):
         return pairs.to_dict("records")
     if isinstance(pairs, Mapping):
-        lengths = {name: len(values) if hasattr(values, "__len__") else None for name, values in pairs.items()}
+        no_list = (str, bytes, Mapping, Set)
+        sized = {name: hasattr(values, "__len__") and not isinstance(values, no_list) for name, values in pairs.items()}
+        lengths = {name: len(pairs[name]) if listed else None for name, listed in sized.items()}
         if len(set(lengths.values())) > 1 or None in lengths.values():
             raise ValueError(f"the columns of pairs must be lists of one length, got the lengths {lengths}")
         return [dict(zip(pairs, row)) for row in zip(*pairs.values())]
     by_number = hasattr(pairs, "__getitem__") and hasattr(pairs, "__len__") and not isinstance(pairs, pd.Series)
     if not by_number and not isinstance(pairs, Iterable):
         raise TypeError(f"pairs must be a data set, a table or a list of mappings, got {type(pairs).__name__}")
-    return pairs if by_number else list(pairs)
+    return pairs if by_number else to_list("pairs", pairs)
 
 
 def column(pairs: Pairs, name: str, needed: Sequence[str] = ("id", "image", "text")) -> list:

@@ -4,7 +4,9 @@ Exports `evaluate`. Pairs are worked on in batches; each method and batch is one
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +130,7 @@ def _read_ids(pairs: Pairs) -> list[str]:
         raise ValueError(f"every pair must have an id, got {ids[missing[0]]} in row {missing[0]}")
     ids = [str(value) for value in ids]
     if not ids or len(set(ids)) < len(ids):
-        twice = sorted({name for name in ids if ids.count(name) > 1})[:5] if ids else []
+        twice = [name for name, count in Counter(ids).most_common(5) if count > 1]
         named = f", and twice {', '.join(twice)}" if twice else ""
         raise ValueError(f"pairs must be at least one, each with an id of its own, got {len(ids)} pairs{named}")
     if broken := [name for name in ids if name.encode(errors="ignore").decode() != name]:
@@ -145,8 +147,8 @@ def _check_shard(shard: Sequence[int]) -> tuple[int, int]:
     whole = (
         isinstance(shard, Sequence)
         and len(shard) == 2
-        and all(isinstance(value, int) and not isinstance(value, bool) for value in shard)
+        and all(isinstance(value, Integral) and not isinstance(value, bool) for value in shard)
     )
     if not whole or not 0 <= shard[0] < shard[1]:
         raise ValueError(f"shard must be (i, n) with 0 <= i < n, got {shard!r}")
-    return shard[0], shard[1]
+    return int(shard[0]), int(shard[1])

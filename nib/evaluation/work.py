@@ -25,7 +25,7 @@ from nib.evaluation.batches import TRUE_MASK, Batch
 from nib.evaluation.parts import hash_all, hash_code, save_table, to_bytes
 from nib.evaluation.released import attribute_text_to_batch
 from nib.files import make_folder
-from nib.methods import METHODS
+from nib.methods import METHODS, PRESETS
 from nib.methods.pairs import guard
 from nib.methods.scores import SUMS, Scores
 from nib.metrics.confidence import confidence, is_constant
@@ -134,7 +134,9 @@ class Work:
 
     def name(self, made_by: str) -> str:
         """Name the part after the method and the hash of all that its numbers depend on."""
-        described = describe([made_by, self.setting, self.protocols, self.metrics, _read_own(self.setting["method"])])
+        preset = PRESETS.get(self.setting.get("preset"))  # what a name stands for may change
+        depends = [made_by, self.setting, preset, self.protocols, self.metrics, _read_own(self.setting["method"])]
+        described = describe(depends)
         return f"{self.setting['method']}-{hash_all(described, self.batch.hash())}.parquet"
 
 
@@ -155,11 +157,11 @@ class Parts:
         if path.exists():
             try:
                 return _read_part(path, work.batch.ids)
-            except (OSError, ValueError) as error:
-                reason = str(error).partition("\n")[0][:200]
+            except Exception as error:  # whatever readers make of a damaged file
+                reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
             warnings.warn(f"{path} is no part of this evaluation and is computed again: {reason}", stacklevel=3)
         frame = work.measure()
-        frame.attrs["rows"] = len(frame)
+        frame.attrs["sum"] = _sum_up(frame)
         save_table(frame, path)
         return _read_part(path, work.batch.ids)
 
@@ -180,14 +182,18 @@ def _describe_modules(model: nn.Module) -> str:
 
 
 def _read_own(method: str) -> str:
-    """Return the code of a method that is none of nib's, whose own code is hashed with its modules."""
-    function = inspect.unwrap(METHODS.get(method, guard))
+    """Return the code of the file of a method that is none of nib's, whose own code is hashed with its modules."""
+    function, home = METHODS.get(method, guard), str(Path(nib.__file__).parent)
+    while (code := getattr(function, "__code__", None)) and code.co_filename.startswith(home):
+        if not hasattr(function, "__wrapped__"):
+            break
+        function = function.__wrapped__
     with suppress(OSError, TypeError):
-        if not getattr(
-            function, "__closure__", None
-        ):  # what it holds of the place where it was made is not in its code
-            code = "" if function.__module__.startswith("nib.") else inspect.getsource(function)
-            return code and f"{inspect.signature(function)} {code}"
+        if code and not function.__closure__:  # what it holds of where it was made is not in its code
+            if code.co_filename.startswith(home):
+                return ""
+            source, file = inspect.getsource(function), Path(code.co_filename)
+            return source + (file.read_text() if file.is_file() else "")
     raise ValueError(f"output must be None with a method that code at the top of a file does not define, got {method}")
 
 
@@ -198,9 +204,14 @@ def _read_part(path: Path, ids: list[str]) -> pd.DataFrame:
         raise ValueError(f"it has the columns {dict(kept.dtypes.map(str))}")
     if kept["id"].tolist() != ids * (len(kept) // len(ids)):
         raise ValueError("it is of other pairs")
-    if len(kept) != (rows := kept.attrs.pop("rows", None)):
-        raise ValueError(f"it has {len(kept)} rows of {rows}")
+    if kept.attrs.pop("sum", None) != _sum_up(kept):
+        raise ValueError("its numbers are not those that were written")
     return kept
+
+
+def _sum_up(part: pd.DataFrame) -> str:
+    """Return one hash of all values of a part, bit for bit."""
+    return hash_all(*(repr(part[name].tolist()) for name in part))
 
 
 def describe(setting: Any) -> str:

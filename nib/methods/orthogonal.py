@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from nib.checks import check_count, shorten
-from nib.clip import HookedCLIP
-from nib.methods.pairs import check_pairs
+from nib.clip import HookedCLIP, run_ready
+from nib.methods.pairs import check_ids, check_inputs, check_pairs
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, Embeds, InputIds, PixelValues
 
@@ -43,6 +43,7 @@ def orthogonal_text(method: Callable[..., Scores], distractors: InputIds, n_atom
     if not len(distractors):
         raise ValueError("distractors must be at least one text, got none")
 
+    @run_ready
     def explain(
         clip: HookedCLIP,
         pixel_values: PixelValues,
@@ -51,6 +52,10 @@ def orthogonal_text(method: Callable[..., Scores], distractors: InputIds, n_atom
         **parameters: Any,
     ) -> Scores:
         check_pairs(pixel_values, input_ids, attention_mask, 1)
+        check_inputs(pixel_values, input_ids, attention_mask)
+        check_ids(clip, distractors, "distractors")
+        if endless := (clip.text.find_end(distractors) < 1).nonzero()[:, 0].tolist():
+            raise ValueError(f"distractors must end with the model's end token, and rows {endless[:10]} have none")
         with torch.no_grad():
             real, _ = clip.text.locate(distractors, None)
             atoms = normalize(clip.text.embed(distractors, real.long()), dim=-1)

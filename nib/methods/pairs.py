@@ -1,12 +1,14 @@
 """What the methods share: pairs in chunks, towers cut for each pair, scores put on the grid.
 
-Exports `guard`, `over_pairs`, `check_pairs`, `check_inputs`, `check_scores`, `NoPairs`, `cut` and `to_scores`.
+Exports `guard`, `over_pairs`, `check_pairs`, `check_inputs`, `check_ids`, `check_scores`, `NoPairs`, `cut` and
+`to_scores`.
 """
 
 from collections.abc import Callable
 from dataclasses import fields
 from functools import wraps
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,15 +32,19 @@ def guard(name: str, method: Callable[..., Scores]) -> Callable[..., Scores]:
     @run_ready
     def guarded(clip, pixel_values, input_ids, attention_mask=None, **parameters):
         check_seed(parameters.get("seed", 0))
+        whole = [name for name in ("seed", "batch_size") if isinstance(parameters.get(name), np.integer)]
+        parameters |= {name: int(parameters[name]) for name in whole}
         check_inputs(pixel_values, input_ids, attention_mask)
         if pixel_values.shape[1] != clip.image.channels or min(pixel_values.shape[2:]) < clip.image.patch:
             least = f"{clip.image.channels} channels and sides of at least {clip.image.patch}"
             raise ValueError(f"pixel_values must have {least}, got {tuple(pixel_values.shape)}")
-        if input_ids.numel() and not 0 <= input_ids.min() <= input_ids.max() < clip.text.vocabulary:
-            found = f"[{int(input_ids.min())}, {int(input_ids.max())}]"
-            raise ValueError(f"input_ids must be in [0, {clip.text.vocabulary}), got {found}")
-        if input_ids.shape[1] > clip.context_length:
-            raise ValueError(f"input_ids must be at most {clip.context_length} a row, got {input_ids.shape[1]}")
+        check_ids(clip, input_ids)
+        check_pairs(pixel_values, input_ids, attention_mask, 1)
+        real, pooled = clip.text.locate(input_ids, attention_mask)
+        if hidden := (~real.gather(1, pooled[:, None])).nonzero()[:, 0].tolist():
+            raise ValueError(
+                f"attention_mask must be 1 at the token that is pooled, and hides it in rows {hidden[:10]}"
+            )
         inputs = [
             values.clone() if isinstance(values, Tensor) and values.is_inference() else values
             for values in (pixel_values, input_ids, attention_mask)
@@ -63,7 +69,8 @@ def check_inputs(pixel_values: PixelValues, input_ids: InputIds, attention_mask:
     """Raise an error that names the argument which is no batch of pictures, of token ids, or no mask of these."""
     check_tensor("pixel_values", pixel_values, 4)
     check_tensor("input_ids", input_ids, 2)
-    if not pixel_values.is_floating_point() or input_ids.dtype not in (torch.int32, torch.int64):
+    floats = pixel_values.is_floating_point() and pixel_values.dtype.itemsize > 1  # torch cannot compute with 8 bits
+    if not floats or input_ids.dtype not in (torch.int32, torch.int64):
         found = f"{pixel_values.dtype} and {input_ids.dtype}"
         raise ValueError(f"pixel_values must be floats and input_ids must be whole numbers (int32, int64), got {found}")
     if broken := (~pixel_values.isfinite().flatten(1).all(1)).nonzero()[:, 0].tolist():
@@ -74,6 +81,18 @@ def check_inputs(pixel_values: PixelValues, input_ids: InputIds, attention_mask:
             raise ValueError(
                 f"attention_mask must be 1 at tokens and 0 at padding, got {shorten(attention_mask.tolist())}"
             )
+
+
+def check_ids(clip: HookedCLIP, input_ids: InputIds, what: str = "input_ids") -> None:
+    """Raise an error unless these are rows of token ids that the model knows, not more in a row than its context."""
+    check_tensor(what, input_ids, 2)
+    if input_ids.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"{what} must be whole numbers (int32, int64), got {input_ids.dtype}")
+    if not 1 <= input_ids.shape[1] <= clip.context_length:
+        raise ValueError(f"{what} must be 1 to {clip.context_length} in a row, got {input_ids.shape[1]}")
+    if input_ids.numel() and not 0 <= input_ids.min() <= input_ids.max() < clip.text.vocabulary:
+        found = f"[{int(input_ids.min())}, {int(input_ids.max())}]"
+        raise ValueError(f"{what} must be in [0, {clip.text.vocabulary}), got {found}")
 
 
 def check_scores(
@@ -99,7 +118,9 @@ def check_shapes(
     if not isinstance(scores, Scores):
         raise TypeError(f"{who}scores must be what a method gives, nib.Scores, got {type(scores).__name__}")
     for name in ("image", "text", "image_map"):
-        check_tensor(f"{who}scores.{name}", getattr(scores, name))
+        check_tensor(f"{who}scores.{name}", values := getattr(scores, name))
+        if not values.is_floating_point():
+            raise ValueError(f"{who}scores.{name} must be floats, got {values.dtype}")
     pairs, shape, finest = len(input_ids), tuple(scores.image.shape), scores.image_map.shape
     if (
         len(pixel_values) not in (1, pairs)

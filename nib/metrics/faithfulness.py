@@ -7,6 +7,7 @@ Adebayo et al. (2018); the last two are captum's (Yeh et al., 2019). Removal cur
 import copy
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor
@@ -62,7 +63,7 @@ def _correlate(first: Tensor, second: Tensor) -> PairValues:
     """Return the rank correlation of each row, (batch,); NaN where one is constant."""
     values = []
     for one, other in zip(first.cpu().numpy(), second.cpu().numpy()):
-        constant = min(one.std(), other.std()) == 0
+        constant = min(np.ptp(one), np.ptp(other)) == 0
         values.append(float("nan") if constant else spearmanr(one, other).statistic)
     return torch.tensor(values, dtype=torch.float64)
 
@@ -97,6 +98,13 @@ def randomisation(
         return image.flatten(1).double()
 
     before = draw(clip)
+
+    def redraw(model: HookedCLIP) -> Tensor:
+        if (image := draw(model)).shape != before.shape:
+            found, wanted = tuple(image.shape), tuple(before.shape)
+            raise ValueError(f"maps of explain must keep their shape, {wanted}, got {found}")
+        return image
+
     other = HookedCLIP(copy.deepcopy(clip.model), clip.tokenizer, clip.image_processor)
     check_seed(seed)
     blocks, generator, found = list(other.image.blocks), torch.Generator().manual_seed(seed), {}
@@ -105,7 +113,7 @@ def randomisation(
         for parameter in (parameter for module in modules for parameter in module.parameters()):
             order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
             parameter.data = parameter.data.flatten()[order].view_as(parameter)
-        found[f"randomised_{name}"] = _correlate(before, draw(other))
+        found[f"randomised_{name}"] = _correlate(before, redraw(other))
     return found
 
 
@@ -188,6 +196,9 @@ def max_sensitivity(
     if not callable(explain):
         raise TypeError(f"explain must be a function from pictures to maps, got {type(explain).__name__}")
     check_finite("pixel_values", pixel_values := to_real("pixel_values", pixel_values))
+    if not pixel_values.is_floating_point() or pixel_values.ndim != 4 or not len(pixel_values):
+        found = f"{pixel_values.dtype} {tuple(pixel_values.shape)}"
+        raise ValueError(f"pixel_values must be floats (batch, channels, height, width), got {found}")
 
     def perturb(inputs):  # the same draws for every picture, so that none depends on the others of its batch
         inputs = inputs[0] if isinstance(inputs, tuple) else inputs
@@ -200,7 +211,10 @@ def max_sensitivity(
         inputs = inputs[0] if isinstance(inputs, tuple) else inputs
         draws = inputs.unflatten(0, (len(pixel_values), -1)).unbind(1)
         with torch.enable_grad():
-            return (torch.stack([explain(draw) for draw in draws], 1).flatten(0, 1),)
+            maps = [to_real("maps of explain", explain(draw)) for draw in draws]
+        if wrong := [tuple(one.shape) for one in maps if one.ndim != 3 or len(one) != len(pixel_values)]:
+            raise ValueError(f"maps of explain must be ({len(pixel_values)}, grid_h, grid_w), got {wrong[0]}")
+        return (torch.stack(maps, 1).flatten(0, 1),)
 
     options = dict(perturb_func=perturb, n_perturb_samples=n_samples)
     found = sensitivity_max(explain_one, pixel_values, **options).detach()

@@ -79,7 +79,7 @@ def summarise(values: pd.DataFrame, by: str | Sequence[str]) -> pd.DataFrame:
     for key, group in values.groupby(by, sort=False, dropna=False):
         _check_ids(group, dict(zip(by, key)), values.columns)
         found = group["value"].dropna().to_numpy()
-        hit = _find_hit(found, by, key)
+        hit = _find_hit(found, group)
         interval = bootstrap_interval if hit is None else partial(_wilson_interval, hit=hit)
         low, high = interval(found) if len(found) > 1 else (np.nan, np.nan)
         mean = found.mean() if len(found) else np.nan
@@ -110,6 +110,8 @@ def compare(values: pd.DataFrame, by: Sequence[str], column: str = "method", ref
         KeyError: a column is missing.
         ValueError: the reference is not among the methods, or a value is no number.
     """
+    if column is None:
+        raise TypeError(f"column must be the name of a column, got {shorten(column)}")
     taken = ("n", "difference", "low", "high", "p", "p_holm")
     values, by = _check_table(values, by, taken, column)
     if not isinstance(reference, Hashable) or reference not in set(values[column]):
@@ -127,7 +129,7 @@ def compare(values: pd.DataFrame, by: Sequence[str], column: str = "method", ref
             first, second = table[[method, reference]].dropna().to_numpy().T
             if len(first) < 2:
                 continue
-            hit = _find_hit(np.concatenate([first, second]), by, key)
+            hit = _find_hit(np.concatenate([first, second]), group)
             compared = _compare_means(first - second) if hit is None else _compare_shares(first, second, hit)
             names = {**dict(zip(by, key)), column: method}
             rows.append({**names, "n": len(first), "difference": (first - second).mean(), **compared})
@@ -162,6 +164,8 @@ def _check_table(
     for name in named:
         if nested := [entry for entry in values[name] if isinstance(entry, (list, dict, set, np.ndarray))]:
             raise ValueError(f"column {name!r} must hold numbers or text, got {shorten(nested[0])}")
+    entries = {name: values[name].where(values[name].notna(), np.nan) for name in named if values[name].dtype == object}
+    values = values.reset_index(drop=True).assign(**{name: found.to_numpy() for name, found in entries.items()})
     kind = values["value"].dtype
     if len(values) and (not is_numeric_dtype(kind) or is_complex_dtype(kind)):
         raise ValueError(f"column 'value' must hold numbers, got {kind}")
@@ -205,9 +209,13 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected[np.argsort(order, kind="stable")]
 
 
-def _find_hit(values: np.ndarray, by: Sequence[str], key: tuple) -> float | None:
+def _find_hit(values: np.ndarray, group: pd.DataFrame) -> float | None:
     """Return what a hit counts where values are shares, 1 or 100, else None."""
-    top = SHARES.get(dict(zip(by, key))["metric"]) if "metric" in by else values.max(initial=0)
+    named = group["metric"].unique() if "metric" in group else []
+    full = {SHARES.get(name) for name in named}
+    if None in full or len(full) > 1:  # metrics of two kinds are no shares
+        return None
+    top = values.max(initial=0) or max(full, default=0)
     return float(top) if top in (1, 100) and np.isin(values, [0, top]).all() else None
 
 

@@ -74,6 +74,7 @@ def calls(monkeypatch):
 
         return counting
 
+    monkeypatch.setattr("nib.evaluation.work._read_own", lambda method: "")  # counters change no number
     for name, function in nib.METHODS.items():
         monkeypatch.setitem(nib.METHODS, name, count(name, function))
     return counts

@@ -1,0 +1,296 @@
+"""Calls that gave a wrong number without a word, or another library's error: each is right or refused now."""
+
+import copy
+import functools
+import importlib.util
+import itertools
+import re
+import threading
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import nib
+from nib import metrics
+from nib.methods import orthogonal_text
+from nib.verify import verify
+
+PICTURE = Image.new("RGB", (60, 60), "red")
+
+
+@pytest.fixture
+def own(model_folder):
+    """A model that a test may change."""
+    return nib.load(model_folder)
+
+
+@pytest.fixture
+def batch(pixel_values, tokens):
+    return pixel_values, tokens["input_ids"], tokens["attention_mask"]
+
+
+@pytest.fixture
+def pairs():
+    return [{"id": f"pair-{i}", "image": PICTURE, "text": text} for i, text in enumerate(["a cat", "dog"])]
+
+
+def evaluate(clip, pairs, methods="saliency", **options):
+    return nib.evaluate(clip, pairs, methods, progress=False, **options)
+
+
+# ---- around methods
+
+
+def test_texts_beside_others_leave_other_threads_alone(clip, batch):
+    explain = orthogonal_text(nib.METHODS["saliency"], batch[1][1:])
+    plain = nib.METHODS["saliency"](clip, *batch).similarity
+    threads = [threading.Thread(target=lambda: [explain(clip, *batch) for _ in range(10)]) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(10):
+        assert torch.allclose(nib.METHODS["saliency"](clip, *batch).similarity, plain, atol=1e-12)
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize("change", ["autocast", "training"])
+def test_texts_beside_others_are_explained_at_rest(own, batch, change):
+    pixel_values, ids, mask = batch
+    explain, inputs = orthogonal_text(nib.METHODS["saliency"], ids[1:]), (pixel_values.float(), ids[:1], mask[:1])
+    inputs = inputs[0][:1], *inputs[1:]
+    expected = explain(own, *inputs).text
+    for block in own.text.blocks:
+        block.self_attn.dropout = 0.5
+    if change == "training":
+        own.model.train()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=change == "autocast"):
+        assert torch.equal(explain(own, *inputs).text, expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda ids: torch.zeros(2, 5, dtype=torch.long), "distractors must end with the model's end token"),
+        (lambda ids: ids + 10**6, "distractors must be in"),
+        (lambda ids: ids.to(torch.uint8), "distractors must be whole numbers"),
+        (lambda ids: ids[:, :0], "distractors must be 1 to 32 in a row, got 0"),
+    ],
+)
+def test_distractors_are_texts(clip, batch, change, message):
+    with pytest.raises(ValueError, match=message):
+        orthogonal_text(nib.METHODS["saliency"], change(batch[1]))(clip, *batch)
+
+
+def test_a_mask_shows_what_is_pooled(clip, batch):
+    pixel_values, ids, mask = batch
+    mask = mask.clone()
+    mask[1, int(mask[1].sum()) - 1] = 0
+    with pytest.raises(ValueError, match=r"attention_mask must be 1 at the token that is pooled.* rows \[1\]"):
+        nib.METHODS["saliency"](clip, pixel_values, ids, mask)
+
+
+@pytest.mark.parametrize("name", ["rise", "m2ib", "random"])
+def test_whole_numbers_of_numpy_are_taken(clip, batch, name):
+    one = nib.METHODS[name](clip, *batch, seed=np.int64(1))
+    assert torch.equal(one.image, nib.METHODS[name](clip, *batch, seed=1).image)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64])
+def test_token_ids_of_any_whole_type(clip, tokens, dtype):
+    ids = tokens["input_ids"][0][tokens["attention_mask"][0] == 1]
+    expected = nib.attribute(clip, PICTURE, ids).word_scores
+    assert np.array_equal(nib.attribute(clip, PICTURE, ids.to(dtype)).word_scores, expected)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda a: a[::-1][::-1], lambda a: a.astype(">f4"), lambda a: a.astype(np.longdouble)]
+)
+def test_arrays_of_any_order_and_precision(clip, change):
+    array = np.random.default_rng(0).random((60, 60, 3)).astype(np.float32)
+    expected = nib.attribute(clip, array, "a cat").image_scores
+    assert np.allclose(nib.attribute(clip, change(array), "a cat").image_scores, expected, atol=1e-12)
+    maps, masks = array[:, :, 0][None], array[:, :, 1][None] > 0.5
+    assert metrics.auc(change(maps), masks).equal(metrics.auc(maps, masks))
+
+
+def test_results_have_parameters_of_their_own(clip):
+    one, other = nib.attribute(clip, PICTURE, ["a cat", "a dog"])
+    one.parameters["layer"] = 99
+    assert other.parameters["layer"] != 99
+
+
+@pytest.mark.parametrize("factor", [0, -1 / 255, float("nan")])
+def test_a_processor_leaves_something_of_a_picture(clip, image_processor, factor):
+    processor = copy.deepcopy(image_processor)
+    processor.rescale_factor = factor
+    with pytest.raises(ValueError, match="rescale_factor of the image processor must be above 0, got"):
+        nib.HookedCLIP(clip.model, clip.tokenizer, processor)
+
+
+# ---- verify
+
+
+def test_a_model_in_training_is_verified_at_rest(own):
+    for block in own.text.blocks:
+        block.self_attn.dropout = 0.5
+    own.model.train()
+    with torch.no_grad(), torch.inference_mode():
+        assert all(row["passed"] for row in verify(own, n_steps=2))
+    nib.attribute(own, PICTURE, "a cat")
+
+
+def test_a_model_of_two_types_comes_out_of_one(own):
+    own.model.vision_model.half()
+    found = {row["check"]: row["passed"] for row in verify(own, n_steps=2)}
+    assert not found["weights changed"]
+    with pytest.raises(TypeError, match="clip must be what"):
+        verify("x")
+
+
+# ---- evaluations and their parts
+
+
+def test_a_preset_that_was_changed_is_run_again(clip, pairs, tmp_path, monkeypatch):
+    for steps in (2, 3):
+        monkeypatch.setitem(nib.PRESETS, "mine", {"n_steps": steps})
+        kept = evaluate(clip, pairs, {"method": "nib", "preset": "mine"}, output=tmp_path)
+        assert kept["value"].equals(evaluate(clip, pairs, {"method": "nib", "preset": "mine"})["value"])
+    assert len(list(tmp_path.glob("*.parquet"))) == 2
+
+
+def negate(method):
+    @functools.wraps(method)
+    def negated(*arguments, **parameters):
+        scores = method(*arguments, **parameters)
+        return replace(scores, image=-scores.image, image_pixels=None)
+
+    return negated
+
+
+def test_a_wrapper_of_a_method_is_not_the_method(clip, pairs, tmp_path, monkeypatch):
+    evaluate(clip, pairs, "saliency", output=tmp_path)
+    monkeypatch.setitem(nib.METHODS, "saliency", negate(nib.METHODS["saliency"]))
+    with pytest.raises(ValueError, match="output must be None with a method that code at the top of a file"):
+        evaluate(clip, pairs, "saliency", output=tmp_path)
+
+
+CODE = """
+import nib
+
+def helper(scores):
+    return {}
+
+def mine(clip, pixel_values, input_ids, attention_mask=None, *, batch_size=64):
+    return helper(nib.METHODS["random"](clip, pixel_values, input_ids, attention_mask))
+"""
+
+
+def test_the_file_of_a_method_counts(clip, pairs, tmp_path, monkeypatch):
+    for number, result in enumerate(("scores", "nib.Scores(**{**vars(scores), 'text': -scores.text})")):
+        file = tmp_path / f"own_{number}.py"
+        file.write_text(CODE.format(result).replace("nib.Scores", "type(scores)"))
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setitem(nib.METHODS, "mine", module.mine)
+        kept = evaluate(clip, pairs, "mine", output=tmp_path / "parts")
+        assert kept["value"].equals(evaluate(clip, pairs, "mine")["value"])
+    assert len(list((tmp_path / "parts").glob("*.parquet"))) == 2
+
+
+def test_a_flipped_bit_in_a_part_is_seen(clip, pairs, tmp_path):
+    kept = evaluate(clip, pairs, output=tmp_path)
+    (part,) = tmp_path.glob("*.parquet")
+    whole, numbers = part.read_bytes(), 0
+    values = [re.escape(np.float64(value).tobytes()) for value in kept["value"] if value]
+    places = [found.start() + 6 for value in values for found in re.finditer(value, whole)]
+    for place in [*places, *range(len(whole) - 2000, len(whole), 97)]:  # also in what is kept beside the numbers
+        data = bytearray(whole)
+        data[place] ^= 8
+        part.write_bytes(data)
+        with warnings.catch_warnings(record=True, action="always") as said:
+            assert evaluate(clip, pairs, output=tmp_path).equals(kept)
+        numbers += any("its numbers are not those that were written" in str(each.message) for each in said)
+    assert numbers > 0
+
+
+@pytest.mark.parametrize("name", ["value", "metric", "id", "protocol"])
+def test_a_parameter_is_not_called_like_a_column(clip, pairs, monkeypatch, name):
+    def mine(clip, pixel_values, input_ids, attention_mask=None, **given):
+        return nib.METHODS["random"](clip, pixel_values, input_ids, attention_mask)
+
+    monkeypatch.setitem(nib.METHODS, "mine", mine)
+    with pytest.raises(ValueError, match=f"a parameter must not be called like a column of the results, got {name}"):
+        evaluate(clip, pairs, {"method": "mine", name: 5.0})
+
+
+@pytest.mark.parametrize("text", ["ab", {"a dog", "a cat"}, {"x": 1, "y": 2}])
+def test_columns_of_pairs_are_lists(clip, text):
+    with pytest.raises(ValueError, match="the columns of pairs must be lists of one length"):
+        evaluate(clip, {"id": ["a", "b"], "image": [PICTURE, PICTURE], "text": text})
+
+
+def test_endless_pairs_are_refused(clip, pairs, monkeypatch):
+    monkeypatch.setattr(nib.limits, "pairs", 20)
+    with pytest.raises(ValueError, match="pairs must be at most 20, got more"):
+        evaluate(clip, itertools.cycle(pairs))
+
+
+# ---- metrics
+
+
+def test_the_metric_of_a_table_says_what_is_a_share():
+    table = pd.DataFrame({"id": range(40), "method": "nib", "metric": "image_increase", "value": 0.0})
+    for by in ("method", ["method", "metric"]):
+        assert metrics.summarise(table, by)["high"].item() == pytest.approx(8.762, abs=1e-3)
+    table = table.assign(metric="pointing_game", value=[1.0, 0.0, 1.0, 1.0] * 10)
+    one, other = (metrics.summarise(table, by)[["low", "high"]].to_numpy() for by in ("method", ["method", "metric"]))
+    assert np.array_equal(one, other)
+
+
+def test_noise_is_added_to_floats(pixel_values):
+    for pixels in ((50 * pixel_values).long(), pixel_values[:0], pixel_values[0]):
+        with pytest.raises(ValueError, match="pixel_values must be floats"):
+            metrics.max_sensitivity(pixels, lambda x: x.double().mean(1))
+
+
+@pytest.mark.parametrize("explain", [lambda x: x.mean(1)[:2], lambda x: x.mean((1, 2)), lambda x: x.mean()])
+def test_a_map_for_each_picture(pixel_values, explain):
+    with pytest.raises(ValueError, match=r"maps of explain must be \(3, grid_h, grid_w\), got"):
+        metrics.max_sensitivity(pixel_values, explain)
+
+
+def test_small_maps_are_no_constant_ones():
+    right, wrong = np.random.default_rng(0).standard_normal((2, 3, 5, 5))
+    expected = metrics.absent_prompt(right, wrong)["absent_agreement"]
+    assert metrics.absent_prompt(1e-165 * right, 1e-165 * wrong)["absent_agreement"].equal(expected)
+
+
+def test_maps_keep_their_number_on_other_models(clip, batch):
+    scores = nib.METHODS["random"](clip, *batch)
+    maps = itertools.chain([scores.image], itertools.repeat(scores.image[:2]))
+    with pytest.raises(ValueError, match=r"maps of explain must keep their shape, \(3, 25\), got \(2, 25\)"):
+        metrics.randomisation(clip, lambda model: replace(scores, image=next(maps)))
+
+
+def test_a_column_may_be_the_index_too():
+    table = pd.DataFrame({"id": [0, 1], "method": "nib", "metric": "auc", "value": [0.5, 0.7]})
+    found = metrics.summarise(table.set_index("method", drop=False), "method")
+    assert found["mean"].item() == pytest.approx(0.6)
+    with pytest.raises(TypeError, match="column must be the name of a column, got None"):
+        metrics.compare(table, ["metric"], None)
+
+
+def test_a_missing_entry_is_one_of_its_own():
+    table = pd.DataFrame(
+        {"id": [0, 1] * 2, "layer": [1, 1, None, None], "metric": "auc", "value": [1.0, 2.0, 4.0, 5.0]}
+    )
+    for missing in (None, np.nan):
+        given = table.assign(layer=pd.Series([1, 1, missing, missing], dtype=object))
+        found = metrics.compare(given, ["metric"], "layer", 1)
+        assert found["difference"].tolist() == [3.0]
