@@ -5,6 +5,7 @@ Exports `plot_lines`, `plot_rows`, `plot_bars`, `plot_counts`, `plot_signs`, `la
 """
 
 from collections.abc import Sequence
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -136,7 +137,8 @@ def plot_rows(
             errors = [found["mean"] - found["low"], found["high"] - found["mean"]]
             style = dict(fmt=MARKERS[number % 8], ms=3, linewidth=0.9, color=COLOURS[number % len(COLOURS)])
             axes.errorbar(found["mean"], places, xerr=np.maximum(errors, 0), label=str(key), **style)
-        axes.set(title=(titles or {}).get(name, str(name)), ylim=(len(rows) - 0.5, -0.5))
+        title = (titles or {}).get(name, str(name))
+        axes.set(title=fill(title, 16) if len(names) > 4 else title, ylim=(len(rows) - 0.5, -0.5))
         axes.set_yticks(range(len(rows)), rows)
         axes.grid(axis="y", color="0.92")
         _emphasise(axes, rows)
