@@ -40,7 +40,7 @@ def evaluate(
     """Explain pairs with each method and measure each map.
 
     A run with `output` that is killed goes on where it was; the same call gives the same table. Parts of other
-    settings, pictures, weights or code of `nib` are not read.
+    settings, pictures, weights or code of `nib`, or of the file of a method of your own, are not read.
 
     Args:
         pairs: rows with `id`, `image` and `text`, and for localisation `masks` of the size of their pictures, which are
