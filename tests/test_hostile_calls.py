@@ -17,6 +17,7 @@ from PIL import Image
 
 import nib
 from nib import metrics
+from nib.evaluation.work import _read_own
 from nib.methods import orthogonal_text
 from nib.verify import verify
 
@@ -177,6 +178,11 @@ def test_a_wrapper_of_a_method_is_not_the_method(clip, pairs, tmp_path, monkeypa
     monkeypatch.setitem(nib.METHODS, "saliency", negate(nib.METHODS["saliency"]))
     with pytest.raises(ValueError, match="output must be None with a method that code at the top of a file"):
         evaluate(clip, pairs, "saliency", output=tmp_path)
+
+
+@pytest.mark.parametrize("method", sorted(nib.METHODS))
+def test_parts_of_every_method_are_kept(method):
+    assert _read_own(method) == ""
 
 
 CODE = """

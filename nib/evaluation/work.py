@@ -184,15 +184,16 @@ def _describe_modules(model: nn.Module) -> str:
 def _read_own(method: str) -> str:
     """Return the code of the file of a method that is none of nib's, whose own code is hashed with its modules."""
     function, home = METHODS.get(method, guard), str(Path(nib.__file__).parent)
-    while (code := getattr(function, "__code__", None)) and code.co_filename.startswith(home):
-        if not hasattr(function, "__wrapped__"):
-            break
+    ours = home, str(Path(torch.__file__).parent)  # such as `torch.no_grad()` around a method
+    while hasattr(function, "__wrapped__") and getattr(function, "__code__", guard.__code__).co_filename.startswith(
+        ours
+    ):
         function = function.__wrapped__
     with suppress(OSError, TypeError):
-        if code and not function.__closure__:  # what it holds of where it was made is not in its code
-            if code.co_filename.startswith(home):
+        if not getattr(function, "__closure__", True):  # what it holds of where it was made is not in its code
+            if function.__code__.co_filename.startswith(home):
                 return ""
-            source, file = inspect.getsource(function), Path(code.co_filename)
+            source, file = inspect.getsource(function), Path(function.__code__.co_filename)
             return source + (file.read_text() if file.is_file() else "")
     raise ValueError(f"output must be None with a method that code at the top of a file does not define, got {method}")
 
