@@ -92,7 +92,10 @@ def to_floats(name: str, values) -> np.ndarray:
         raise ValueError(f"{name} must not be a masked array: fill it, or leave out what is masked")
     try:
         complex_ones = np.iscomplexobj(values)
-        found = np.asarray(values) if complex_ones else np.asarray(values, float)
+        raw = np.asarray(values)
+        found = raw if complex_ones else np.asarray(raw, float)
+        if raw.dtype.kind in "USmM" or (raw.dtype == object and any(isinstance(one, str) for one in raw.flat)):
+            raise TypeError("text and dates are no numbers")
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be numbers in one shape, got {shorten(values)}") from error
     if complex_ones:

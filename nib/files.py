@@ -1,14 +1,21 @@
 """Write files that are whole or not there, and say what is no path.
 
-Exports `to_path`, `make_folder`, `write_whole` and `choose_quoting`.
+Exports `to_path`, `make_folder`, `check_file`, `write_whole`, `choose_quoting`, `name_index` and `write_csv`.
 """
 
 import csv
 import os
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nib.checks import shorten
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def to_path(name: str, path: str | os.PathLike) -> Path:
@@ -28,12 +35,23 @@ def make_folder(folder: Path) -> None:
         raise ValueError(f"{str(folder)!r} must be a folder, and a file of that name is in the way") from error
 
 
+def check_file(path: Path) -> None:
+    """Raise a ValueError where a file cannot get its name."""
+    try:
+        taken = stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        taken = False
+    except OSError as error:  # a name that is longer than the system takes
+        raise ValueError(f"path cannot name a file: {error.strerror}, got {shorten(str(path))}") from error
+    if taken:
+        raise ValueError(f"path must name a file, got the folder {str(path)!r}")
+
+
 @contextmanager
 def write_whole(path: str | os.PathLike) -> Iterator[Path]:
     """Yield another name to write under, and move what is written into its place, or take it away on an error."""
     path = to_path("path", path)
-    if path.is_dir():
-        raise ValueError(f"path must name a file, got the folder {str(path)!r}")
+    check_file(path)
     make_folder(path.parent)
     partial = path.with_name(f".{uuid.uuid4().hex}")  # short: the name itself may be as long as one can be
     try:
@@ -54,3 +72,17 @@ def choose_quoting(columns: Iterable[Iterable]) -> int:
     """
     returns = any(isinstance(value, str) and "\r" in value for column in columns for value in column)
     return csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+
+
+def name_index(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Return a table whose index, where it has a name, is a column."""
+    return frame.reset_index() if any(name is not None for name in frame.index.names) else frame
+
+
+def write_csv(frame: "pd.DataFrame", path: Path, **options) -> None:
+    """Write a table as CSV; a ValueError refuses columns with names of several levels, which would be rows."""
+    if frame.columns.nlevels > 1:
+        raise ValueError(f"columns must have one name each, got {frame.columns.nlevels} levels: join them")
+    texts = frame.select_dtypes(exclude="number")
+    quoting = choose_quoting([frame.columns, *(column for _, column in texts.items())])
+    frame.to_csv(path, index=False, lineterminator="\n", quoting=quoting, **options)

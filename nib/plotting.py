@@ -19,11 +19,12 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
-from nib.checks import check_count, check_number, shorten, to_floats
-from nib.files import choose_quoting, to_path, write_whole
+from nib.checks import LARGEST, check_count, check_number, shorten, to_floats
+from nib.files import check_file, name_index, to_path, write_csv, write_whole
 from nib.heatmaps import upsample
 
 COLOURS = "RdBu_r"
+SMALLEST = 1e-37  # of the largest score of a map: matplotlib draws in float32
 WIDTH = 7.1  # of a printed page with two columns, in inches
 PRINT = {
     "font.size": 8,
@@ -58,14 +59,19 @@ def draw_map(axes: Axes, picture: np.ndarray, scores: np.ndarray, limit: float |
         scores: (grid_h, grid_w), signed and finite.
         limit: the score drawn in full colour; the largest absolute score if None.
     """
-    picture, scores = to_floats("a picture", picture), to_floats("a map", scores)
-    whole = all(values.size and np.isfinite(values).all() for values in (picture, scores))
-    if not whole or scores.ndim != 2 or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (1,), (3,), (4,)):
+    picture, scores, raw = to_floats("a picture", picture), to_floats("a map", scores), np.asarray(picture)
+    whole = all(values.size and np.isfinite(values).all() for values in (picture, scores)) and raw.dtype == np.uint8
+    if not whole or scores.ndim != 2 or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (1,), (3,)):
         raise ValueError(
-            "a picture (height, width, 3) and a finite map (., .) are drawn, both finite, got"
-            f" {picture.shape} and {scores.shape}"
+            "a picture (height, width, 3) in uint8 and a finite map (., .) are drawn, both finite, got"
+            f" {raw.dtype} {picture.shape} and {scores.shape}"
         )
-    limit = (limit and check_number("limit", limit, 0)) or symmetric_limit(scores)
+    limit = (0 if limit is None else check_number("limit", limit, 0)) or symmetric_limit(scores)
+    if min(limit, largest := symmetric_limit(scores)) < SMALLEST or largest > LARGEST:
+        raise ValueError(
+            f"the largest score of a map and its limit must be within {SMALLEST:g} and {LARGEST:g}, got {largest:g}"
+            f" and {limit:g}: scale them"
+        )
     large = upsample(torch.as_tensor(scores, dtype=torch.float32)[None], picture.shape[:2])[0].numpy()
     grey = 0.35 + 0.65 * (picture if picture.ndim == 2 else picture.mean(-1)) / 255
     axes.imshow(grey, cmap="gray", vmin=0, vmax=1)
@@ -188,11 +194,13 @@ def save_figure(figure: Figure, frame: pd.DataFrame, stem: str | Path) -> None:
     All are written under another name and moved into place, and hold no time stamp: the same figure gives the same
     files. A PNG has 300 dots an inch and 256 colours; where there are pictures 150 dots, about as fine as
     what a model sees, and all colours, so that files stay small. The PDF has 300 everywhere. Numbers in the CSV have
-    six digits: `nib.save_table` keeps all.
+    six digits: `nib.save_table` keeps all. An index that has a name is a column of it.
     """
     stem = to_path("stem", stem)
     if not isinstance(figure, Figure) or not isinstance(frame, pd.DataFrame):
         raise TypeError(f"a Figure and a DataFrame are saved, got {type(figure).__name__}, {type(frame).__name__}")
+    for ending in ("pdf", "png", "csv"):
+        check_file(_add(stem, ending))
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # the layout would move a little with every further drawing
     pixels = io.BytesIO()
@@ -203,11 +211,13 @@ def save_figure(figure: Figure, frame: pd.DataFrame, stem: str | Path) -> None:
     with plt.rc_context({"pdf.fonttype": 42}):  # letters that editors and publishers can read
         _write(stem, "pdf", lambda file: figure.savefig(file, format="pdf", metadata={"CreationDate": None}, dpi=300))
     _write(stem, "png", lambda file: picture.save(file, "PNG", optimize=True, dpi=(dots, dots)))
-    options = dict(index=False, float_format="%.6g", lineterminator="\n")
-    quoting = choose_quoting(column for _, column in frame.select_dtypes(exclude="number").items())
-    _write(stem, "csv", lambda file: frame.to_csv(file, quoting=quoting, **options))
+    _write(stem, "csv", lambda file: write_csv(name_index(frame), file, float_format="%.6g"))
 
 
 def _write(stem: Path, ending: str, write: Callable[[Path], None]) -> None:
-    with write_whole(stem.with_name(f"{stem.name}.{ending}")) as partial:  # a stem may hold dots
+    with write_whole(_add(stem, ending)) as partial:
         write(partial)
+
+
+def _add(stem: Path, ending: str) -> Path:
+    return stem.with_name(f"{stem.name}.{ending}")  # a stem may hold dots

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from nib.checks import check_count, read_limit
+from nib.checks import check_count, check_finite, read_limit, to_real
 from nib.files import to_path, write_whole
 from nib.heatmaps import to_heatmap
 
@@ -81,8 +81,8 @@ class Attribution:
             check_count(name, side, limit="pixels")
         if size is not None and size[0] * size[1] > (most := read_limit("pixels")):
             raise ValueError(f"size must be at most {most:,} pixels, got {size[0]} x {size[1]}")
-        scores = torch.as_tensor(self.image_map)[None]
-        return to_heatmap(scores, size or self.picture.shape[:2])[0].numpy()
+        check_finite("scores of a heat map", scores := to_real("scores of a heat map", self.image_map))
+        return to_heatmap(scores[None], size or self.picture.shape[:2])[0].numpy()
 
     def plot(self) -> "Figure":
         """Show the picture, the signed map and the signed words; zero is neutral.

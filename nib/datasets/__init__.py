@@ -64,11 +64,13 @@ def load(
 
     Raises:
         KeyError: unknown name.
-        TypeError: a parameter that the source does not have, or a name or ids of another type.
+        TypeError: a parameter that the source does not have, or a name, split or ids of another type.
         ValueError: unknown split or ids, missing columns, a file that cannot be read, or a limit below 1.
         FileNotFoundError: the data cannot be had; the message says how they can.
     """
     where = to_path("name", name)
+    if not isinstance(split, str | None):
+        raise TypeError(f"split must be text, got {type(split).__name__}: {shorten(split)}")
     if limit is not None:
         check_count("limit", limit)
     check_count("seed", seed, 0)

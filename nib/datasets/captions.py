@@ -12,8 +12,9 @@ from datasets import Dataset
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
-from nib.checks import check_count
+from nib.checks import check_count, shorten
 from nib.clip import HookedCLIP, run_ready
+from nib.datasets.rows import find_twins, to_ids
 from nib.files import choose_quoting, to_path, write_whole
 from nib.inputs import to_pixel_values, to_tokens
 
@@ -46,21 +47,26 @@ def best_captions(
         The data set with another `text`, in the same order.
 
     Raises:
-        ValueError: no column `captions`, an unknown protocol, or a bad batch size.
+        ValueError: no column `image`, `text` or `captions`, no lists of captions, an unknown protocol, or a bad batch
+            size.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol must be one of {list(PROTOCOLS)}, got {protocol!r}")
     check_count("batch_size", batch_size)
     if not isinstance(dataset, Dataset):
         raise TypeError(f"captions are chosen in a data set of `nib.datasets.load`, got {type(dataset).__name__}")
-    if "captions" not in dataset.column_names:
-        raise ValueError(f"the data set must have a column 'captions' to choose from, got {dataset.column_names}")
-    if empty := [number for number, captions in enumerate(dataset["captions"]) if not captions]:
+    for column in ("captions", "image", "text"):
+        if column not in dataset.column_names:
+            raise ValueError(f"the data set must have a column {column!r} to choose from, got {dataset.column_names}")
+    plain = dataset.with_format(None)
+    if texts := [captions for captions in plain["captions"] if not isinstance(captions, list | None)]:
+        raise ValueError(f"column 'captions' must hold a list of captions a row, got {shorten(texts[0])}")
+    if empty := [number for number, captions in enumerate(plain["captions"]) if not captions]:
         raise ValueError(f"every row must have captions to choose from, rows {empty[:10]} (from 0) have none")
     texts = []
     starts = range(0, len(dataset), batch_size)
     for first in tqdm(starts, desc="best captions", unit="batch", delay=3, disable=not progress):
-        rows = dataset[first : first + batch_size]
+        rows = plain[first : first + batch_size]
         pictures = rows["image"][:1] if protocol == "released" else rows["image"]
         pixel_values = torch.cat([to_pixel_values(clip, picture) for picture in pictures])
         image_embeds = normalize(clip.image.embed(pixel_values), dim=-1)  # (pictures, embed)
@@ -117,12 +123,15 @@ def read_ids(ids: str | Path | Sequence[str] | None) -> tuple[list[str] | None, 
             raise FileNotFoundError(f"no file of ids at {str(ids)!r}")
         try:
             with to_path("ids", ids).open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file)
+                reader = csv.DictReader(file, strict=True)
                 rows, columns = list(reader), reader.fieldnames or []
         except (UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(f"{str(ids)!r} must be a CSV file in UTF-8: {error}") from error
+            place = f" at line {reader.reader.line_num}" if isinstance(error, csv.Error) else ""
+            raise ValueError(f"{str(ids)!r} must be a CSV file in UTF-8: {error}{place}") from error
         if "id" not in columns:
-            raise ValueError(f"{str(ids)!r} must have a column 'id', got {list(columns)}")
+            raise ValueError(f"{str(ids)!r} must have a column 'id', got {shorten(list(columns))}")
+        if find_twins(name.strip() for name in columns) or any(name != name.strip() for name in columns):
+            raise ValueError(f"columns of {str(ids)!r} must differ and have no spaces around, got {shorten(columns)}")
         if surplus := [row["id"] for row in rows if None in row]:
             raise ValueError(
                 f"row {surplus[0]!r} of {str(ids)!r} has more fields than the header: put text with a comma in"
@@ -135,8 +144,7 @@ def read_ids(ids: str | Path | Sequence[str] | None) -> tuple[list[str] | None, 
         ids = [row["id"] for row in rows]
     if not isinstance(ids, Iterable) or isinstance(ids, (Set, Mapping)):
         raise TypeError(f"ids must be a list of ids or a file of them, got {type(ids).__name__}")
-    ids = [str(key) for key in ids]
-    if not ids or len(set(ids)) < len(ids):
-        twice = sorted({key for key in ids if ids.count(key) > 1})
+    ids = to_ids("ids", ids)
+    if (twice := find_twins(ids)) or not ids:
         raise ValueError(f"ids must name at least one row, and each once, got {len(ids)}, twice: {twice[:5]}")
     return ids, texts

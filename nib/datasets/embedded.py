@@ -11,7 +11,7 @@ from datasets import Dataset
 from datasets.table import InMemoryTable
 
 from nib import DATA
-from nib.checks import check_count
+from nib.checks import check_count, check_flag, shorten
 from nib.datasets.rows import check_known
 
 SCENES = DATA / "scenes"
@@ -19,10 +19,10 @@ NAMES = ("scenes", "captions", "objects", "aerial", "unseen")
 
 
 def with_article(noun: str) -> str:
-    """Put "a" or "an" before a noun."""
+    """Put "a" or "an" before a noun, by its first letter and not by its sound: "an apple", "a hour", "an unicorn"."""
     if not noun:
         raise ValueError("a noun must have at least one letter, got ''")
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
 
 
 def load_embedded(
@@ -71,6 +71,10 @@ def object_prompts(
     """
     if limit is not None:
         check_count("limit", limit)
+    if name not in NAMES:
+        raise ValueError(f"name must be one of {list(NAMES)}, got {shorten(name)}")
+    for flag, value in dict(repeated=repeated, with_others=with_others, with_absent=with_absent).items():
+        check_flag(flag, value)
     images, prompts, masks, others, held = [], [], [], [], []
     for number, row in enumerate(load_embedded(name)):
         if len(images) == limit:

@@ -17,7 +17,7 @@ from datasets.table import InMemoryTable
 
 from nib.checks import shorten
 from nib.datasets.hub import open_split
-from nib.datasets.rows import name_captions, pick
+from nib.datasets.rows import find_twins, name_captions, pick, to_ids
 
 IMAGES = ("image", "jpg", "png", "file_name", "filename", "image_path", "file", "path")
 TEXTS = ("text", "caption", "captions", "txt", "caption_0", "title", "description")
@@ -70,6 +70,8 @@ def _open(path: Path, split: str | None) -> tuple[Dataset | list[dict], list[str
     """Return rows, the names of their columns, and the folder that paths are relative to."""
     folder = path / split if path.is_dir() and split and (path / split).is_dir() else path
     tables = [folder / name for name in TABLES if (folder / name).is_file()]
+    if len(tables) > 1:
+        raise ValueError(f"{str(folder)!r} must have one metadata file, got {', '.join(t.name for t in tables)}")
     if (folder / "dataset_info.json").is_file() and (folder / "state.json").is_file():
         raise ValueError(
             f"{str(folder)!r} was written by `save_to_disk`: write a file with `to_parquet`, and load that"
@@ -77,6 +79,11 @@ def _open(path: Path, split: str | None) -> tuple[Dataset | list[dict], list[str
     if path.is_dir() and not tables:
         if path.resolve() in (home := Path.home().resolve(), *home.parents):  # it would be walked
             raise ValueError(f"name must be a folder of data or a file, got {str(path)!r}, in which all of home lies")
+        inner = sorted({str(table.parent.relative_to(path)) for name in TABLES for table in path.glob(f"*/**/{name}")})
+        if len(inner) == 1 and split is None:
+            return _open(path, inner[0])
+        if inner:  # `datasets` would read '001' in them as 1, and "null" as nothing
+            raise ValueError(f"split of {str(path)!r} must be one of {shorten(inner)}, got {split!r}")
         rows = open_split(path, split)
         return rows, rows.column_names, path
     table = tables[0] if tables else path
@@ -86,7 +93,7 @@ def _open(path: Path, split: str | None) -> tuple[Dataset | list[dict], list[str
         raise ValueError(f"a table must be one of {sorted(READERS)}, got {str(table)!r}")
     try:
         rows = READERS[table.suffix](table)
-    except ValueError as error:  # those of pandas and Arrow, and text that is not in UTF-8
+    except (ValueError, OSError, RecursionError) as error:  # also those of pandas, Arrow and UTF-8
         raise ValueError(f"{str(table)!r} cannot be read as {table.suffix}: {str(error).strip()}") from error
     if isinstance(rows, Dataset):
         return rows, rows.column_names, table.parent
@@ -101,12 +108,15 @@ def _read_csv(path: Path) -> pd.DataFrame:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file)
         header = next(reader, [])
-        for row in reader:
-            if len(row) > len(header):
-                raise ValueError(
-                    f"line {reader.line_num} has {len(row)} fields and the header {len(header)}: put text with a comma"
-                    f" in quotation marks; it starts with {shorten(row[0])}"
-                )
+        try:
+            for row in reader:
+                if len(row) > len(header):
+                    raise ValueError(
+                        f"line {reader.line_num} has {len(row)} fields and the header {len(header)}: put text with a"
+                        f" comma in quotation marks; it starts with {shorten(row[0])}"
+                    )
+        except csv.Error as error:
+            raise ValueError(f"line {reader.line_num}: {error}") from error
     if twice := sorted({name for name in header if header.count(name) > 1}):
         raise ValueError(f"the header names column {', '.join(twice)} twice")
     return pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -115,6 +125,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
 def _read_jsonl(path: Path) -> pd.DataFrame:
     """Read a mapping a line as it stands, None where one lacks a column: pandas would make all numbers of one kind."""
     rows = [json.loads(line) for line in path.read_text("utf-8-sig").split("\n") if line.strip()]
+    json.dumps(rows, ensure_ascii=False).encode()  # refuses half of a surrogate pair
     if wrong := [row for row in rows if not isinstance(row, dict)]:
         raise ValueError(f"every line must be a mapping, got {shorten(wrong[0])}")
     frame = pd.DataFrame(rows, dtype=object)
@@ -135,9 +146,8 @@ def _name_rows(rows: Dataset | list[dict], columns: list[str], image_column: str
         keys = _read_column(rows, "id")
         if empty := [number for number, key in enumerate(keys) if key is None or not str(key).strip()]:
             raise ValueError(f"column 'id' of {str(path)!r} is empty in rows {empty[:10]} (from 0)")
-        keys = [str(key) for key in keys]
-        twice = sorted({key for key in keys if keys.count(key) > 1}) if len(set(keys)) < len(keys) else []
-        if twice:
+        keys = to_ids(f"column 'id' of {str(path)!r}", keys)
+        if twice := find_twins(keys):
             raise ValueError(f"column 'id' of {str(path)!r} must be unique, got twice {', '.join(twice[:5])}")
         return keys
     first = rows[0][image_column] if len(rows) else None

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from nib import DATA
 from nib.datasets.hub import open_split
-from nib.datasets.rows import check_known, gather, name_captions, pick
+from nib.datasets.rows import check_known, gather, name_captions, pick, to_ids
 
 CLASSES = DATA / "imagenet" / "tiny_imagenet_classes.csv"
 PER_CLASS = 5  # the paper's ImageNet is 5 pictures of each of 200 classes
@@ -105,7 +105,9 @@ def load_public(
 
     if source.streamed:
         return _sample_stream(name, rows, lambda row: convert(row, row[source.key]), limit, seed, ids, progress)
-    keys = rows[source.key][:] if source.key else [f"{name}-{split}-{number:05d}" for number in range(len(rows))]
+    keys = [f"{name}-{split}-{number:05d}" for number in range(len(rows))]
+    if source.key:
+        keys = to_ids(f"column {source.key!r} of {str(path or source.path)!r}", rows[source.key])
 
     def read(number: int) -> dict:
         return convert(rows[number], keys[number])

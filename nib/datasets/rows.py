@@ -1,13 +1,16 @@
 """Turn rows of any source into one schema, and leave out those that cannot be used.
 
-Exports `gather`, `pick`, `sample`, `name_captions` and `check_known`. A row on its way is a mapping
-with `id`, `image` (a mapping of `bytes` and `path`, one of which may be None), `text`, and perhaps
-`captions`.
+Exports `gather`, `pick`, `sample`, `name_captions`, `to_ids`, `find_twins` and `check_known`. A row on its
+way is a mapping with `id`, `image` (a mapping of `bytes` and `path`, one of which may be None), `text`,
+and perhaps `captions`.
 """
 
 import io
+import math
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,8 @@ from datasets import Image as ImageFeature
 from datasets.table import InMemoryTable
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
+
+from nib.checks import shorten
 
 SCHEMA = {"id": Value("string"), "image": ImageFeature(), "text": Value("string")}
 CAPTIONS = {"captions": List(Value("string"))}
@@ -32,10 +37,24 @@ def sample(rows: int, limit: int | None, seed: int) -> Iterable[int]:
     return range(rows) if limit is None else np.random.default_rng(seed).permutation(rows).tolist()
 
 
-def name_captions(captions: Iterable[str | None]) -> dict:
+def name_captions(captions: str | Iterable[str | None]) -> dict:
     """Return the fields `text`, the first caption, and `captions`, all of them that are not empty."""
+    captions = [captions] if isinstance(captions, str) else captions or []
     captions = [caption for caption in captions if caption and caption.strip()]
     return {"text": captions[0] if captions else "", "captions": captions}
+
+
+def to_ids(what: str, ids: Iterable) -> list[str]:
+    """Return ids as text; a ValueError refuses what is neither text nor a number."""
+    ids = list(ids)
+    if wrong := [key for key in ids if not isinstance(key, str) and not (isinstance(key, Real) and math.isfinite(key))]:
+        raise ValueError(f"{what} must be text or whole numbers, got {type(wrong[0]).__name__}: {shorten(wrong[0])}")
+    return [str(key) for key in ids]
+
+
+def find_twins(values: Iterable[str]) -> list[str]:
+    """Return the values that come more than once, in order."""
+    return sorted(value for value, times in Counter(values).items() if times > 1)
 
 
 def check_known(name: str, ids: Iterable[str], known) -> None:
@@ -56,6 +75,8 @@ def pick(
     progress: bool,
 ) -> Dataset:
     """Take the rows named by `ids`, or a sample of `limit` rows, of a source that is read by number."""
+    if twice := find_twins(keys):
+        raise ValueError(f"ids of {name} must be unique, got twice {shorten(twice[:5])}")
     if ids is None:
         return gather(name, [(map(read, sample(len(keys), limit, seed)), limit)], limit or len(keys), progress)
     number = {key: index for index, key in enumerate(keys)}

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, uint8
 
-from nib.files import choose_quoting, to_path, write_whole
+from nib.checks import shorten
+from nib.files import name_index, to_path, write_csv, write_whole
 
 
 def save_table(frame: pd.DataFrame, path: str | Path) -> None:
@@ -24,25 +25,26 @@ def save_table(frame: pd.DataFrame, path: str | Path) -> None:
 
     Raises:
         TypeError: no table.
-        ValueError: another ending, or a path that cannot be a file.
+        ValueError: another ending, a path that cannot be a file, or a table that the file would not give back.
     """
     if not isinstance(frame, pd.DataFrame):
         raise TypeError(f"a table (DataFrame) is written, got {type(frame).__name__}")
     path = to_path("path", path)
     if path.suffix not in (".parquet", ".csv"):
         raise ValueError(f"a table is written as .parquet or .csv, got {str(path)!r}")
-    frame = frame.reset_index() if any(name is not None for name in frame.index.names) else frame
+    frame = name_index(frame)
     with write_whole(path) as partial:
         if path.suffix == ".csv":
-            quoting = choose_quoting(column for _, column in frame.select_dtypes(exclude="number").items())
-            frame.to_csv(partial, index=False, lineterminator="\n", quoting=quoting)
+            write_csv(frame, partial)
         else:
             texts = {name: column.map(str, na_action="ignore") for name, column in frame.items() if _is_mixed(column)}
             try:  # names must be text, and attrs what JSON holds
                 if len(set(map(str, frame))) < frame.shape[1]:
                     raise ValueError("two columns have one name")
+                if unlike := [name for name, column in frame.items() if _count_keys(column) > 1]:
+                    raise ValueError(f"mappings of column {shorten(unlike[0])} have unlike keys")
                 frame.assign(**texts).to_parquet(partial, index=False)
-            except (TypeError, ValueError, NotImplementedError) as error:
+            except (TypeError, ValueError, NotImplementedError, OverflowError) as error:
                 raise ValueError(f"parquet cannot hold the table, its names or its attrs: {error}") from error
 
 
@@ -50,6 +52,11 @@ def _is_mixed(column: pd.Series) -> bool:
     kinds = {type(value) for value in column.dropna()} if column.dtype == object else set()
     numbers = all(issubclass(kind, (int, float, np.number)) and kind is not bool for kind in kinds)
     return any(issubclass(kind, (Tensor, PurePath)) for kind in kinds) or (len(kinds) > 1 and not numbers)
+
+
+def _count_keys(column: pd.Series) -> int:
+    """Count the sets of keys that mappings of a column have: parquet would give each all of them."""
+    return len({frozenset(value) for value in column if isinstance(value, dict)}) if column.dtype == object else 0
 
 
 def to_bytes(values: Tensor) -> bytes:
