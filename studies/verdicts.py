@@ -115,7 +115,7 @@ def _layers(figures: Path, results: Path) -> tuple[str, str]:
 
 @_claim("Table 5", "M2IB depends on β.", "07_beta_sensitivity")
 def _beta(figures: Path, results: Path) -> tuple[str, str]:
-    table = pd.read_csv(figures / "07_beta_sensitivity.csv").query("method == 'm2ib' and metric == 'image_drop'")
+    table = pd.read_csv(results / "07_beta_sensitivity.csv").query("method == 'm2ib' and metric == 'image_drop'")
     ends = table[table["beta"].isin([table["beta"].min(), table["beta"].max()])]
     apart = [one["high"].min() < one["low"].max() for _, one in ends.groupby("dataset")]
     moves = table.groupby("dataset")["mean"].agg(lambda means: means.max() - means.min())
