@@ -35,7 +35,8 @@ def measure_spread(values: pd.DataFrame, betas: Sequence[float]) -> pd.DataFrame
     """
     part = values[(values["method"] == "m2ib") & values["beta"].isin(betas)]
     spread = part.groupby(["dataset", "beta", "metric", "id"], sort=False)["value"].agg(["std", "count"]).reset_index()
-    return summarise(spread[spread["count"] > 1].rename(columns={"std": "value"}), ["beta", "metric"])
+    spread = spread[spread["count"] > 1].rename(columns={"std": "value", "metric": "of"})  # of shares, and none itself
+    return summarise(spread, ["beta", "of"]).rename(columns={"of": "metric"})
 
 
 def compare_ends(values: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:

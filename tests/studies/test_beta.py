@@ -39,6 +39,11 @@ def test_means_are_over_the_given_seeds(values):
     assert both.loc[0.9, "n"] == 2  # pairs, not pairs times seeds
 
 
+def test_a_spread_is_no_share(values):
+    still = values.assign(metric="image_increase", value=0.0)
+    assert beta.measure_spread(still, [0.9])[["mean", "low", "high"]].to_numpy().tolist() == [[0, 0, 0]]
+
+
 def test_the_spread_is_over_seeds_and_not_over_pairs(values):
     found = beta.measure_spread(values, [0.5, 0.9]).set_index("beta")
     assert list(found.index) == [0.9]  # at 0.5 there is one seed, at 0.1 nothing was asked
