@@ -187,7 +187,7 @@ def to_rows(pairs: Pairs) -> Pairs:
     if isinstance(pairs, pd.DataFrame):
         return pairs.to_dict("records")
     if isinstance(pairs, Mapping):
-        no_list = (str, bytes, Mapping, Set)
+        no_list = (str, bytes, Set, Mapping) if "id" in pairs else (str, bytes, Set)  # else `column` says what lacks
         sized = {name: hasattr(values, "__len__") and not isinstance(values, no_list) for name, values in pairs.items()}
         lengths = {name: len(pairs[name]) if listed else None for name, listed in sized.items()}
         if len(set(lengths.values())) > 1 or None in lengths.values():
