@@ -16,6 +16,7 @@ import nib
 from nib.clip import HookedCLIP
 from nib.evaluation import read_pairs
 from nib.metrics import HIGHER_IS_BETTER, removal_curves
+from studies.ranking import settle
 
 NAMES = ("image", "text", "masks", "other_masks", "absent")
 
@@ -82,18 +83,9 @@ def follow_removal(
 
 
 def judge(differences: pd.DataFrame) -> pd.DataFrame:
-    """Say where a method is "better" or "worse" than the reference by Holm's p below 0.05, else "open".
-
-    Args:
-        differences: what `nib.metrics.compare` returns: method less reference.
-
-    Returns:
-        (methods, metrics).
-    """
-    sign = differences["metric"].map(HIGHER_IS_BETTER).map({True: 1, False: -1})
-    settled, gain = differences["p_holm"] < 0.05, sign * differences["difference"]
-    verdict = np.select([settled & (gain > 0), settled & (gain < 0)], ["better", "worse"], "open")
-    return differences.assign(verdict=verdict).pivot(index="method", columns="metric", values="verdict").fillna("")
+    """Return a table of "better", "worse" and "open", (methods, metrics); see `studies.ranking.settle`."""
+    verdicts = differences.assign(verdict=settle(differences))
+    return verdicts.pivot(index="method", columns="metric", values="verdict").fillna("")
 
 
 def rank_methods(summary: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:

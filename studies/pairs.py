@@ -75,5 +75,5 @@ def find_tables(kept: str | Path, written: str | Path, profile: str, stem: str =
     Args:
         stem: of a table that must be there; while it is not, as before the first full run, it is what was written.
     """
-    there = Path(locate(kept)) / (f"{stem}.csv" if stem else "")
-    return Path(locate(kept)) if profile == "embedded" and there.exists() else Path(written)
+    there = locate(kept) / (f"{stem}.csv" if stem else "")
+    return locate(kept) if profile == "embedded" and there.exists() else Path(written)

@@ -1,6 +1,6 @@
 """Rank methods by Drop and Increase under several protocols, and say which differ from one of them.
 
-Exports `tabulate`, `keep_once`, `count_settled`, `rank_methods`, `list_first` and `tell_apart`. All
+Exports `tabulate`, `keep_once`, `settle`, `count_settled`, `rank_methods`, `list_first` and `tell_apart`. All
 take the columns `dataset`, `method`, `protocol` and `metric`, as `nib.metrics.summarise` and `compare` give them.
 """
 
@@ -35,6 +35,19 @@ def keep_once(table: pd.DataFrame, metrics: Sequence[str], protocol: str) -> pd.
     return table[table["metric"].isin(metrics) & (is_text | (table["protocol"] == protocol))]
 
 
+def settle(differences: pd.DataFrame) -> pd.Series:
+    """Say of each row where the method is "better" or "worse" than the reference by Holm's p below 0.05, else "open".
+
+    Args:
+        differences: what `nib.metrics.compare` returns: method less reference.
+    """
+    gain = differences["difference"] * differences["metric"].map(HIGHER_IS_BETTER).map({True: 1, False: -1})
+    verdicts = pd.Series("open", differences.index)
+    verdicts[(differences["p_holm"] < 0.05) & (gain > 0)] = "better"
+    verdicts[(differences["p_holm"] < 0.05) & (gain < 0)] = "worse"
+    return verdicts
+
+
 def count_settled(differences: pd.DataFrame, protocol: str, metrics: Sequence[str], reference: str) -> pd.DataFrame:
     """Count on how many data sets each method is better or worse than the reference, by Holm's p below 0.05.
 
@@ -42,10 +55,8 @@ def count_settled(differences: pd.DataFrame, protocol: str, metrics: Sequence[st
         differences: what `compare` returns: method less reference.
     """
     part = differences[(differences["protocol"] == protocol) & differences["metric"].isin(metrics)]
-    gain = part["difference"] * part["metric"].map(HIGHER_IS_BETTER).map({True: 1, False: -1})
-    settled = pd.Series("no difference", part.index, name="settled")
-    settled[(part["p_holm"] < 0.05) & (gain > 0)] = f"better than {reference}"
-    settled[(part["p_holm"] < 0.05) & (gain < 0)] = f"worse than {reference}"
+    names = {"better": f"better than {reference}", "worse": f"worse than {reference}", "open": "no difference"}
+    settled = settle(part).map(names).rename("settled")
     return pd.crosstab(part["method"], [part["metric"], settled]).reindex(columns=metrics, level=0)
 
 
