@@ -66,7 +66,7 @@ lint: $(ENVIRONMENT)  ## Check style
 	$(PYTHON) -m ruff format --check .
 
 test: lint  ## Check style and run the tests, offline, in minutes
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n $(JOBS) --dist worksteal
 
 test-slow: $(ENVIRONMENT)  ## Run the tests that take long
 	$(PYTHON) -m pytest -m slow

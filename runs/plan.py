@@ -20,26 +20,30 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import papermill
-from nbformat import ValidationError
+import nbformat
 from ruamel.yaml import YAML, YAMLError
-from ruamel.yaml.tokens import AliasToken, TagToken  # a few lines of the first make gigabytes, the second are not done
+from ruamel.yaml.tokens import AliasToken, AnchorToken, DirectiveToken, TagToken
 
 from runs.store import ROOT, Run, name_run, read_edition
 
 PROFILES = ROOT / "notebooks" / "profiles"
 TYPED, RESERVED = ("image", "text"), ("figures_dir", "output", "parts_dir")  # no YAML; what the runner sets
+ODD = AliasToken | AnchorToken | DirectiveToken | TagToken  # make gigabytes of a few lines, or another value of `true`
 
 
 def read_profile(name: str, notebooks: Sequence[Path], given: Iterable[tuple[str, str]] = ()) -> list[Run]:
     """Plan a run of each notebook with a profile's parameters, and over them those given as text."""
-    runs, make_error = [], lambda keys, text: ValueError(f"{keys[0]}: {text}")
+    runs, given, make_error = [], list(given), lambda keys, text: ValueError(f"{keys[0]}: {text}")
     for notebook in map(Notebook, dict.fromkeys(notebooks)):
         parameters = find_parameters(name, notebook)
         for key, text in given:
             typed = key in TYPED or isinstance(notebook.defaults.get(key), str)
+            if (values := [value for name, value in given if name == key]) != [text] or not (typed or text.strip()):
+                raise ValueError(f"{key} must have one value, got {values}")
             parameters[key] = notebook.check((key,), text if typed else _parse(f"{key}={text}", text), make_error)
         runs.append(name_run(notebook.path, parameters, notebook.fill(parameters), read_edition(notebook.path, True)))
+    if len({run.name for run in runs}) < len(runs):
+        raise ValueError(f"notebooks must differ, got two of one name and content in {[run.notebook for run in runs]}")
     return runs
 
 
@@ -109,15 +113,19 @@ class Notebook:
         if path.suffix != ".ipynb" or not path.is_file():
             raise ValueError(f"no notebook at {path}")
         try:
-            self.path, declared = path.resolve(), papermill.inspect_notebook(str(path))
-        except (ValueError, TypeError, AttributeError, ValidationError) as error:
+            self.path, cells = path.resolve(), nbformat.read(path, as_version=4).cells
+            sources = (cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+            body = ast.parse(next(sources, "")).body
+        except (ValueError, TypeError, AttributeError, SyntaxError, nbformat.ValidationError) as error:
             raise ValueError(f"{path} is no notebook: {error}") from error
-        if lacking := set(RESERVED[:2]) - set(declared):
+        self.defaults = {}
+        for node in (node for node in body if isinstance(node, ast.Assign | ast.AnnAssign)):
+            name = ast.unparse(node.target if isinstance(node, ast.AnnAssign) else node.targets[0])
+            self.defaults[name] = None  # takes any value: in the place of code that is no literal, too
+            with suppress(ValueError, TypeError):
+                self.defaults[name] = json.loads(json.dumps(ast.literal_eval(node.value)))
+        if lacking := set(RESERVED[:2]) - set(self.defaults):
             raise ValueError(f"{path.name} must declare {', '.join(sorted(lacking))}, which the runner sets")
-        self.defaults = dict.fromkeys(declared)  # None takes any value: in the place of code that is no literal, too
-        for name, parameter in declared.items():
-            with suppress(ValueError, SyntaxError, TypeError):
-                self.defaults[name] = json.loads(json.dumps(ast.literal_eval(parameter["default"])))
 
     def check(self, keys: tuple, value: Any, make_error: Callable) -> Any:
         """Return a value of the parameter that the last key names, as the notebook gets it, or raise the error."""
@@ -140,8 +148,8 @@ class Notebook:
 def _parse(name: str | Path, source: str | Path) -> Any:
     try:
         text = source.read_text() if isinstance(source, Path) else source
-        if odd := [token for token in YAML().scan(text) if isinstance(token, AliasToken | TagToken)]:
-            raise ValueError(f"line {odd[0].start_mark.line + 1}: no aliases (*name) or tags (!name): write them out")
+        if odd := [part for part in YAML().scan(text) if isinstance(part, ODD) or getattr(part, "value", "") == "<<"]:
+            raise ValueError(f"line {odd[0].start_mark.line + 1}: no &, *, !, << or %: write out what they stand for")
         return YAML().load(text)
     except (OSError, ValueError, YAMLError, RecursionError) as error:  # also a key that is given twice
         raise ValueError(f"{name} cannot be read: {error}") from error
@@ -160,6 +168,6 @@ def read_yaml(path: Path) -> tuple[dict, Callable]:
         return ValueError(f"{path}{line}, {'.'.join(map(str, keys))}: {text}")
 
     for key, value in values.items() if isinstance(values, dict) else [("the file", [values])]:
-        if value and not isinstance(value, str if key in ("extends", "notebook") else dict):
+        if value is not None and not isinstance(value, str if key in ("extends", "notebook") else dict):
             raise make_error((key,), f"must be a mapping, got {value!r}")
     return values, make_error

@@ -15,7 +15,6 @@ from threading import Thread
 
 import psutil
 
-STARTS = 3  # of a kernel: when many start at once, one can lose its port to another or take too long
 LATE = 124  # the exit code of what takes too long
 
 
@@ -33,20 +32,11 @@ def watch(folder: Path, timeout: float) -> None:
 def execute(folder: Path, parts: str) -> None:
     """Run the notebook with its parameters; papermill saves it as far as it came, also when a cell fails."""
     import papermill  # a second or two, in which the pipe is watched already
-    from zmq import ZMQError
 
     run, executed = json.loads((folder / "parameters.json").read_text()), folder / "notebook.ipynb"
     paths = dict(figures_dir=str(folder / "figures"), output=str(folder / "result.parquet"), parts_dir=parts)
     options = dict(cwd=Path(run["notebook"]).parent, kernel_name="python3", progress_bar=False)
-    for start in range(1, STARTS + 1):
-        try:
-            papermill.execute_notebook(run["notebook"], executed, run["parameters"] | paths, **options)
-            return
-        except (RuntimeError, OSError, ZMQError) as error:
-            begun = executed.exists() and '"start_time": "' in executed.read_text()
-            if start == STARTS or begun:  # another start would hide a failure of the notebook
-                raise
-            print(f"the kernel did not start ({error}): start {start + 1} of {STARTS}", file=sys.stderr)
+    papermill.execute_notebook(run["notebook"], executed, run["parameters"] | paths, **options)
 
 
 if __name__ == "__main__":

@@ -127,14 +127,16 @@ def collect(folder: str | Path) -> pd.DataFrame:
     try:
         names = json.loads(plan.read_text()) if plan.exists() else []
         tables = {name: pd.read_parquet(path) for name in names if (path := folder / name / "result.parquet").exists()}
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{plan} or a result that it names cannot be read: {error}") from error
+        runs = {name: json.loads((folder / name / "parameters.json").read_text()) for name in tables}
+        given = dict.fromkeys(key for run in runs.values() for key in run["parameters"])
+    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        raise ValueError(f"{plan} or a run that it names cannot be read: {error!r}") from error
     if not tables:
         raise FileNotFoundError(f"no run in {folder} is finished")
-    runs = {name: json.loads((folder / name / "parameters.json").read_text()) for name in tables}
-    given = dict.fromkeys(key for run in runs.values() for key in run["parameters"])
     taken = {column for table in tables.values() for column in table.columns}
     labels = {key: f"parameter_{key}" if key in taken else key for key in ("run", *given)}
+    if taken.intersection(labels.values()) or len(set(labels.values())) <= len(given):
+        raise ValueError(f"columns must differ, got {[*labels.values()]} beside those of the tables, {sorted(taken)}")
     frames = []
     for name, table in tables.items():
         cells = {"run": name} | {key: runs[name]["settings"][key] for key in given}

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from nib.metrics import HIGHER_IS_BETTER
 from nib.plotting import COLOURS as SIGNED
@@ -74,7 +74,9 @@ def plot_lines(
                     axes.axhline(row["mean"], color=colour, ls="--", linewidth=0.9)
         axes.set(title=str(name), xlabel=label or x, xscale=x_scale)
         if x_scale == "linear" and (summary[x] % 1 == 0).all():  # layers, steps: no ticks between them
-            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 3, 5, 10]))
+            places = np.unique(summary[x][summary[panel] == name])
+            few = len(places) <= 6
+            axes.xaxis.set_major_locator(FixedLocator(places) if few else MaxNLocator(6, integer=True))
     _add_legend(figure, summary)
     return figure
 
@@ -91,7 +93,8 @@ def _add_legend(figure: Figure, summary: pd.DataFrame) -> None:
     """Name what is drawn in any panel, once, and say how many pairs it is of."""
     named = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels())}
     title = note_pairs(summary)
-    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=6, title=title or None)
+    columns = max(1, min(6, 118 // (6 + max(map(len, named), default=0))))  # as many as fit into the page
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=columns, title=title or None)
 
 
 def _sort_rows(summary: pd.DataFrame, row: str, panel: str, rows: Sequence[str], best: str | None) -> list[str]:
@@ -138,6 +141,7 @@ def plot_rows(
             style = dict(fmt=MARKERS[number % 8], ms=3, linewidth=0.9, color=COLOURS[number % len(COLOURS)])
             axes.errorbar(found["mean"], places, xerr=np.maximum(errors, 0), label=str(key), **style)
         title = (titles or {}).get(name, str(name))
+        title = title.replace(" ↓", "\u00a0↓").replace(" ↑", "\u00a0↑")  # an arrow stays with its word
         axes.set(title=fill(title, 16) if len(names) > 4 else title, ylim=(len(rows) - 0.5, -0.5))
         axes.set_yticks(range(len(rows)), rows)
         axes.grid(axis="y", color="0.92")

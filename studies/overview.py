@@ -6,6 +6,8 @@ Exports `plot_marks` and `plot_table`.
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from nib.plotting import new_figure
 from studies.charts import MARKERS
@@ -30,22 +32,29 @@ def plot_marks(table: pd.DataFrame, x: str, y: str, labels: dict[str, str] | Non
     axes.set(xlabel=(labels or {}).get(x, x), ylabel=(labels or {}).get(y, y))
     axes.margins(x=0.12, y=0.08)
     figure.draw_without_rendering()  # places are known from here on
-    taken = []
-    for name, row in table.iterrows():
+    # the marks themselves, three points around their centres
+    marks = axes.transData.transform(table[[x, y]].to_numpy())
+    taken = [Bbox.from_extents(*(place - 3), *(place + 3)) for place in marks]
+    for name, row in table.sort_index(key=lambda names: ~names.astype(str).str.startswith("nib")).iterrows():
         colour = colours[str(name)] if colours[str(name)] in (NIB, GREY) else "0.2"
         taken.append(_annotate(axes, str(name), (row[x], row[y]), taken, colour))
     return figure
 
 
 def _annotate(axes, name: str, place: tuple[float, float], taken: list, colour: str):
-    """Write a name beside its mark, where it covers no other name if there is such a place; return its box."""
-    around = [(4, 2), (4, -8), (-4, 2), (-4, -8), (0, 7), (0, -13), (10, 12), (10, -18), (-10, 12), (-10, -18)]
-    for right, up in around:
+    """Write a name beside its mark, where it covers no other and no mark if there is such a place; return its box."""
+    near = [(5, -2), (-5, -2), (5, 3), (5, -8), (-5, 3), (-5, -8), (0, 6), (0, -11)]
+    far = [(right, up) for right in (20, -20, 40, 60) for up in (-2, 12, -16, 24, -28, 36)]
+    for right, up in (around := near + far):
         side = "left" if right > 0 else "right" if right < 0 else "center"
         style = dict(xytext=(right, up), textcoords="offset points", fontsize=6.5, color=colour, ha=side)
+        if (right, up) in far:
+            style["arrowprops"] = dict(arrowstyle="-", color="0.6", linewidth=0.4, shrinkA=0, shrinkB=2)
         text = axes.annotate(name, place, **style)
-        box = text.get_window_extent()
-        if (right, up) == around[-1] or not any(box.overlaps(other) for other in taken):
+        text.get_window_extent()  # sets the place
+        box = Text.get_window_extent(text)  # without the line
+        inside = box.x0 > axes.bbox.x0 and box.y0 > axes.bbox.y0
+        if (right, up) == around[-1] or (inside and not any(box.overlaps(other) for other in taken)):
             return box
         text.remove()
 

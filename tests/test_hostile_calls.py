@@ -5,8 +5,8 @@ import functools
 import importlib.util
 import itertools
 import re
-import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -48,15 +48,14 @@ def evaluate(clip, pairs, methods="saliency", **options):
 
 
 def test_texts_beside_others_leave_other_threads_alone(clip, batch):
-    explain = orthogonal_text(nib.METHODS["saliency"], batch[1][1:])
-    plain = nib.METHODS["saliency"](clip, *batch).similarity
-    threads = [threading.Thread(target=lambda: [explain(clip, *batch) for _ in range(10)]) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for _ in range(10):
-        assert torch.allclose(nib.METHODS["saliency"](clip, *batch).similarity, plain, atol=1e-12)
-    for thread in threads:
-        thread.join()
+    explain, first = orthogonal_text(nib.METHODS["saliency"], batch[1][1:]), [part[:1] for part in batch]
+    plain, beside = nib.METHODS["saliency"](clip, *batch).similarity, explain(clip, *first).similarity
+    assert not torch.allclose(plain[:1], beside, atol=1e-6)
+    with ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(explain, clip, *first) for _ in range(20)]
+        for _ in range(10):
+            assert torch.allclose(nib.METHODS["saliency"](clip, *batch).similarity, plain, atol=1e-12)
+    assert all(torch.allclose(one.result().similarity, beside, atol=1e-12) for one in found)
 
 
 @pytest.mark.parametrize("change", ["autocast", "training"])

@@ -608,7 +608,7 @@ def test_maps_are_drawn_where_they_are_finite(maps):
 def test_tags_are_refused_with_their_line(notebook, content):
     path = notebook.with_name("grid.yaml")
     path.write_text(f"notebook: {notebook.name}\n{content}\n")
-    with pytest.raises(ValueError, match=r"grid\.yaml cannot be read: line 2: no aliases .* or tags"):
+    with pytest.raises(ValueError, match=r"grid\.yaml cannot be read: line 2: no &, \*, !, << or %"):
         read_grid(path)
 
 
@@ -644,10 +644,10 @@ def test_json_that_is_no_notebook_is_refused(tmp_path, content):
 @pytest.mark.parametrize("content", ["{", "5", "[[1]]", "[5]"])
 def test_a_list_of_runs_that_is_none_is_refused(tmp_path, content):
     (tmp_path / "runs.json").write_text(content)
-    with pytest.raises(ValueError, match=r"runs\.json or a result that it names cannot be read"):
+    with pytest.raises(ValueError, match=r"runs\.json or a run that it names cannot be read"):
         collect(tmp_path)
     (tmp_path / "runs.json").write_text(json.dumps(["a"]))
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "result.parquet").write_bytes(b"abc")
-    with pytest.raises(ValueError, match=r"runs\.json or a result that it names cannot be read"):
+    with pytest.raises(ValueError, match=r"runs\.json or a run that it names cannot be read"):
         collect(tmp_path)

@@ -3,7 +3,6 @@
 Exports `write_marks`, `write_numbers` and `write_disagreements`; all return Markdown.
 """
 
-import numpy as np
 import pandas as pd
 
 from studies.table1.harness import PROPERTIES
@@ -30,7 +29,7 @@ def write_numbers(table: pd.DataFrame) -> str:
     """Return one line a system and property: mark, number with its interval, thresholds and evidence."""
     lines = ["| system | property | mark | number | ✓ from | ✗ from | evidence |", "|---|---|---|---|---|---|---|"]
     for row in table.itertuples():
-        interval = "" if np.isnan(row.low) else f" [{row.low:.2f}, {row.high:.2f}]"
+        interval = f" [{row.low:.3g}, {row.high:.3g}]" if row.low < row.high else ""  # none of equal values, or of NaN
         place = f'<a id="{_anchor(row.system, row.property)}"></a>{row.system}'
         number = f"{row.number:.3g}{interval}"
         cells = [place, row.property, row.mark, number, f"{row.full:.3g}", f"{row.none:.2g}", row.evidence]

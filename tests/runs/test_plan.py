@@ -95,6 +95,11 @@ WRONG = {
     "axes: [rows]": ["line 2, axes", "must be a mapping"],
     "axis: {rows: [1]}": ["line 2, axis", "must be one of notebook, parameters, axes"],
     "axes: {rows: [1": ["cannot be read", "line 2"],
+    "parameters: {flag: &a true}": ["cannot be read: line 2: no &, *, !, << or %"],
+    "parameters: {options: {<<: {a: 1}}}": ["cannot be read: line 2: no &"],
+    "...\n%YAML 1.1\n---\nparameters: {flag: yes}": ["cannot be read: line 3: no &"],
+    "axes: false": ["line 2, axes", "must be a mapping, got False"],
+    "parameters: 0": ["line 2, parameters", "must be a mapping, got 0"],
 }
 
 
@@ -131,6 +136,12 @@ def test_a_notebook_must_take_what_a_sweep_sets(make_grid, notebook):
 def test_a_default_that_is_no_literal_takes_any_value(make_grid, notebook):
     write_notebook(notebook, [CELLS[0] + "\nhalf = 1 / 2  # computed", *CELLS[1:]])
     assert len(read_grid(make_grid({"half": ["x", 1]}))) == 2
+
+
+def test_a_default_is_read_as_python_reads_it(make_grid, notebook):
+    write_notebook(notebook, [CELLS[0] + '\nhashed: str = "a # b"  # c', *CELLS[1:]])
+    with pytest.raises(ValueError, match=r"must be str, as hashed = 'a # b' in tiny\.ipynb, got 1 \(int\)"):
+        read_grid(make_grid({"hashed": [1]}))
 
 
 def names(path):
@@ -233,6 +244,10 @@ def test_what_a_notebook_does_not_declare_is_refused_for_profiles_and_single_run
         read_profile("own", [notebook], [["wrong", "1"]])
     with pytest.raises(ValueError, match=r"rows: must be int, as rows = 4 in tiny\.ipynb, got 'x'"):
         read_profile("own", [notebook], [["rows", "x"]])
+    with pytest.raises(ValueError, match=r"rows must have one value, got \[''\]"):
+        read_profile("own", [notebook], [["rows", ""]])
+    with pytest.raises(ValueError, match=r"rows must have one value, got \['1', '2'\]"):
+        read_profile("own", [notebook], [["rows", "1"], ["rows", "2"]])
     (profiles / "own.yaml").write_text("tiny:\n  rows: 5\n  wrong: 1\n")
     with pytest.raises(ValueError, match=r"own\.yaml, line 3, tiny\.wrong: tiny\.ipynb takes no wrong"):
         read_profile("more", [notebook])
@@ -240,3 +255,9 @@ def test_what_a_notebook_does_not_declare_is_refused_for_profiles_and_single_run
         read_profile("no such", [notebook])
     with pytest.raises(ValueError, match="no notebook at"):
         read_profile("own", [notebook.with_name("none.ipynb")])
+
+
+def test_one_notebook_in_two_places_is_refused(profiles, notebook):
+    copy = shutil.copytree(notebook.parent, notebook.parents[1] / "copy") / notebook.name
+    with pytest.raises(ValueError, match="notebooks must differ, got two of one name and content"):
+        read_profile("own", [notebook, copy])

@@ -76,6 +76,21 @@ def test_a_parameter_by_the_name_of_a_column_has_another(make_grid, publish):
     assert frame["anything"].isna().all()
 
 
+def test_columns_that_cannot_be_told_apart_are_refused(make_grid, publish):
+    runs = read_grid(make_grid({"factor": [1, 2]}))
+    table = pd.DataFrame({"factor": [10], "parameter_factor": [20]})
+    with pytest.raises(ValueError, match=r"columns must differ, got \['run', 'parameter_factor'\]"):
+        collect(publish(runs, lambda **_: table))
+
+
+def test_a_damaged_run_is_named(make_grid, publish):
+    runs = read_grid(make_grid())
+    folder = publish(runs, tabulate)
+    (folder / runs[0].name / "parameters.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"runs\.json or a run that it names cannot be read: TypeError"):
+        collect(folder)
+
+
 def test_a_parameter_that_a_run_of_an_earlier_grid_was_not_given_has_its_default(make_grid, publish):
     publish(read_grid(make_grid({"factor": [1]})), tabulate)
     runs = read_grid(make_grid({"label": ["", "x"]}, factor=1))

@@ -16,7 +16,7 @@ import pytest
 from distributed import Client
 from tiny import wait_for
 
-from runs import process, work
+from runs import work
 from runs.plan import read_grid
 from runs.store import ROOT, Store
 from runs.work import Failed, attempt, sweep
@@ -165,43 +165,6 @@ def test_a_result_of_code_that_changes_meanwhile_is_not_published(store, make_ru
     monkeypatch.setattr(work, "_execute", edit)
     assert "has changed" in fail(run, store)
     assert not store.has(run.name)
-
-
-@pytest.fixture
-def folder(tmp_path, make_run):
-    (tmp_path / "parameters.json").write_text(json.dumps({"notebook": make_run().notebook, "parameters": {}}))
-    return tmp_path
-
-
-def test_a_kernel_that_does_not_start_is_started_again(folder, monkeypatch, capsys):
-    starts = []
-
-    def execute(*args, **kwargs):
-        starts.append(args)
-        if len(starts) < process.STARTS:
-            raise RuntimeError("Kernel died before replying to kernel_info")
-
-    monkeypatch.setattr("papermill.execute_notebook", execute)
-    process.execute(folder, "parts")
-    assert len(starts) == process.STARTS
-    assert "the kernel did not start (Kernel died before replying" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("begun", "starts"), [(True, 1), (False, process.STARTS)])
-def test_starting_again_is_bounded_and_not_for_a_notebook_that_has_begun(folder, monkeypatch, begun, starts):
-    calls = []
-
-    def execute(notebook, executed, *args, **kwargs):
-        calls.append(notebook)
-        document = nbformat.read(notebook, as_version=4)
-        document.cells[0].metadata["papermill"] = {"start_time": "2026-01-01" if begun else None}
-        nbformat.write(document, executed)
-        raise RuntimeError("Kernel died")
-
-    monkeypatch.setattr("papermill.execute_notebook", execute)
-    with pytest.raises(RuntimeError, match="Kernel died"):
-        process.execute(folder, "parts")
-    assert len(calls) == starts
 
 
 @pytest.fixture
