@@ -6,6 +6,7 @@ Exports `check_count`, `check_seed`, `check_number`, `check_flag`, `check_choice
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from numbers import Integral, Real
 
 import numpy as np
@@ -57,7 +58,8 @@ def check_flag(name: str, value: bool) -> None:
 
 def check_choice(name: str, values: Iterable[str], known: Sequence[str]) -> list[str]:
     """Return the values as a list, or raise a ValueError unless they are some of those that are known, each once."""
-    chosen = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else []
+    is_list = isinstance(values, Iterable) and not isinstance(values, str)
+    chosen = list(islice(values, len(known) + 1)) if is_list else []  # an iterator may have no end
     if not chosen or any(not isinstance(one, str) or one not in known or chosen.count(one) > 1 for one in chosen):
         raise ValueError(f"{name} must be some of {list(known)}, got {shorten(values)}")
     return chosen

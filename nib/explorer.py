@@ -41,6 +41,9 @@ def make_page(
     Raises:
         TypeError, ValueError: what is given does not belong together, or holds NaN.
     """
+    for name, kinds in {"picture": "u", "image_scores": "f", "word_scores": "f"}.items():
+        if not isinstance(values := getattr(result, name), np.ndarray) or values.dtype.kind not in kinds:
+            raise TypeError(f"{name} must be the array that nib.attribute gives, got {type(values).__name__}")
     shown = [result, *_check_others(result, others)]
     _check_interactions(result, interactions)
     values = {

@@ -82,7 +82,9 @@ def to_picture(clip: HookedCLIP, pixel_values: PixelValues) -> np.ndarray:
             picture = picture * np.array(clip.image_processor.image_std) + np.array(clip.image_processor.image_mean)
     else:  # the scale is unknown: show the whole range
         picture = (picture - picture.min()) / max(float(np.ptp(picture)), 1e-12)
-    return np.round(255 * picture.clip(0, 1)).astype(np.uint8)
+    picture = np.round(255 * picture.clip(0, 1)).astype(np.uint8)
+    picture.setflags(write=False)  # the results of one picture share it
+    return picture
 
 
 def _open(picture: Picture) -> Image.Image:

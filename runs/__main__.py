@@ -3,8 +3,7 @@
     python -m runs notebooks/04_quantitative.ipynb --profile paper   # with the parameters of a profile
     python -m runs --grid notebooks/grids/beta.yaml --dry-run        # the list of runs
 
-The same command goes on where an earlier one has ended. The exit code is 0 if all runs have results, 1 if any
-has none, 2 if nothing was begun, 130 after Ctrl-C.
+The same command goes on after a stop. Exit code: 0 all runs have results, 1 some have none, 2 none begun, 130 Ctrl-C.
 """
 
 import argparse
@@ -84,7 +83,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if bool(args.grid) == bool(args.notebooks) or [bool(args.grid), args.in_place, given].count(True) > 1:
         parser.error("give notebooks, or a grid, which has its own parameters; --in-place takes those of the notebooks")
     for name, least in {"workers": 1, "retries": 0, "timeout": 1}.items():
-        if (value := getattr(args, name)) is not None and value < least:
+        if (value := getattr(args, name)) is not None and not value >= least:
             parser.error(f"--{name} must be at least {least}, got {value}")
     return args
 

@@ -71,7 +71,7 @@ def read_grid(path: Path) -> list[Run]:
     grid, make_error = read_yaml(path)
     if unknown := set(grid) - {"notebook", "parameters", "axes"}:
         raise make_error((min(unknown, key=str),), "must be one of notebook, parameters, axes")
-    notebook = Notebook(path.parent / str(grid.get("notebook")))
+    notebook = Notebook(path.parent / grid.get("notebook", "None"))
     fixed, axes = ((grid.get(key) or {}).items() for key in ("parameters", "axes"))
     fixed = {key: notebook.check(("parameters", key), value, make_error) for key, value in fixed}
     axes = [_read_axis(key, values, notebook, make_error) for key, values in axes]
@@ -115,7 +115,7 @@ class Notebook:
         try:
             self.path, cells = path.resolve(), nbformat.read(path, as_version=4).cells
             sources = (cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
-            body = ast.parse(next(sources, "")).body
+            body = ast.parse("\n".join(sources)).body
         except (ValueError, TypeError, AttributeError, SyntaxError, nbformat.ValidationError) as error:
             raise ValueError(f"{path} is no notebook: {error}") from error
         self.defaults = {}
@@ -129,7 +129,7 @@ class Notebook:
 
     def check(self, keys: tuple, value: Any, make_error: Callable) -> Any:
         """Return a value of the parameter that the last key names, as the notebook gets it, or raise the error."""
-        name, plain = keys[-1], json.loads(json.dumps(value, default=str), parse_constant=str)
+        name, plain = keys[-1], json.loads(json.dumps(value, default=str, skipkeys=True), parse_constant=str)
         if name not in self.fill({}):
             raise make_error(keys, f"{self.path.name} takes no {name} but {', '.join(self.fill({}))}")
         if plain != value:  # a date, a mapping from numbers, NaN, infinity
@@ -168,6 +168,7 @@ def read_yaml(path: Path) -> tuple[dict, Callable]:
         return ValueError(f"{path}{line}, {'.'.join(map(str, keys))}: {text}")
 
     for key, value in values.items() if isinstance(values, dict) else [("the file", [values])]:
-        if value is not None and not isinstance(value, str if key in ("extends", "notebook") else dict):
-            raise make_error((key,), f"must be a mapping, got {value!r}")
+        kind, what = (str, "text") if key in ("extends", "notebook") else (dict, "a mapping")
+        if not isinstance(value, kind) and (value is not None or kind is str):
+            raise make_error((key,), f"must be {what}, got {value!r}")
     return values, make_error

@@ -299,3 +299,49 @@ def test_a_missing_entry_is_one_of_its_own():
         given = table.assign(layer=pd.Series([1, 1, missing, missing], dtype=object))
         found = metrics.compare(given, ["metric"], "layer", 1)
         assert found["difference"].tolist() == [3.0]
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_padding_goes_to_the_right(clip, batch, masked):
+    ids = torch.tensor([[1330, 1330, 1329, 320, 1330]])
+    mask = torch.tensor([[0, 0, 1, 1, 1]]) if masked else None
+    with pytest.raises(ValueError, match=r"padding goes to the right\), (and hides it|not so) in rows \[0\]"):
+        nib.METHODS["saliency"](clip, batch[0][:1], ids, mask)
+
+
+def test_rise_takes_pixels_in_single_precision(clip, batch):
+    single = nib.METHODS["rise"](clip, batch[0].float(), *batch[1:], n_masks=4, text_masks=4)
+    double = nib.METHODS["rise"](clip, batch[0].float().double(), *batch[1:], n_masks=4, text_masks=4)
+    assert torch.equal(single.image, double.image)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image_scores": [[1.0, 2.0], [3.0, 4.0]]},
+        {"image_scores": torch.ones(5, 5)},
+        {"word_scores": torch.ones(2)},
+        {"picture": np.zeros((60, 60, 3))},
+    ],
+)
+def test_a_page_is_made_of_arrays(clip, change):
+    result = nib.attribute(clip, PICTURE, "a cat", method="saliency")
+    with pytest.raises(TypeError, match=rf"{next(iter(change))} must be the array that nib.attribute gives"):
+        replace(result, **change).to_html()
+
+
+def test_results_of_one_picture_do_not_change_each_other(clip):
+    first, second = nib.attribute(clip, PICTURE, ["a cat", "dog"], method="saliency")
+    with pytest.raises(ValueError, match="read-only"):
+        first.picture[0, 0] = 0
+    assert first.picture is second.picture or not np.shares_memory(first.picture, second.picture)
+
+
+@pytest.mark.parametrize("name", ["methods", "metrics", "by"])
+def test_names_without_an_end_are_refused(clip, pairs, monkeypatch, name):
+    monkeypatch.setattr(nib.limits, "pairs", 1000)
+    table, forever = pd.DataFrame({"value": [1.0]}), {name: itertools.repeat("saliency")}
+    calls = {"by": functools.partial(metrics.summarise, table)}
+    evaluated = functools.partial(nib.evaluate, clip, pairs, **{"methods": "saliency"} | forever, progress=False)
+    with pytest.raises((ValueError, KeyError), match=r"at most 1,000|must be some of|no column"):
+        calls["by"](**forever) if name == "by" else evaluated()

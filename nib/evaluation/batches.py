@@ -219,7 +219,7 @@ def check_settings(
     """Check methods, or a single one, and give each with its parameters as one dict."""
     if not isinstance(methods, Iterable):
         raise TypeError(f"methods must be names, or mappings of a method and its parameters, got {methods!r}")
-    settings = [methods] if isinstance(methods, (str, Mapping)) else list(methods)
+    settings = [methods] if isinstance(methods, (str, Mapping)) else to_list("methods", methods)
     if not settings:
         raise ValueError("methods must be at least one, got none")
     return [check_setting(clip, setting, may_be_masks) for setting in settings]

@@ -43,7 +43,13 @@ def guard(name: str, method: Callable[..., Scores]) -> Callable[..., Scores]:
         real, pooled = clip.text.locate(input_ids, attention_mask)
         if hidden := (~real.gather(1, pooled[:, None])).nonzero()[:, 0].tolist():
             raise ValueError(
-                f"attention_mask must be 1 at the token that is pooled, and hides it in rows {hidden[:10]}"
+                "attention_mask must be 1 at the token that is pooled (padding goes to the right), and hides it in rows"
+                f" {hidden[:10]}"
+            )
+        if early := (clip.text.find_end(input_ids) < clip.text.begin_tokens).nonzero()[:, 0].tolist():
+            raise ValueError(
+                "input_ids must have their end token behind the begin token (padding goes to the right), not so in"
+                f" rows {early[:10]}"
             )
         inputs = [
             values.clone() if isinstance(values, Tensor) and values.is_inference() else values

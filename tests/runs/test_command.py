@@ -120,7 +120,7 @@ def test_a_scheduler_that_is_not_there_is_named(call, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "wrong",
     [
-        *("--workers 0", "--retries -1", "--timeout 0", "--workers 1 --scheduler x"),
+        *("--workers 0", "--retries -1", "--timeout 0", "--timeout nan", "--workers 1 --scheduler x"),
         *("--in-place --grid x", "notebooks/x.ipynb", "--profile paper", "-p rows 3", "-p rows"),
     ],
 )

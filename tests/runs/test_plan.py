@@ -100,6 +100,7 @@ WRONG = {
     "...\n%YAML 1.1\n---\nparameters: {flag: yes}": ["cannot be read: line 3: no &"],
     "axes: false": ["line 2, axes", "must be a mapping, got False"],
     "parameters: 0": ["line 2, parameters", "must be a mapping, got 0"],
+    "parameters: {options: {2020-01-01: 1}}": ["parameters.options", "mappings from text"],
 }
 
 
@@ -119,6 +120,8 @@ def test_a_missing_file_is_named(tmp_path, make_grid):
         "notebook: none.ipynb": "no notebook at .*none.ipynb",
         "notebook: grid.yaml": "no notebook at",
         "axes: {}": "no notebook at .*None",
+        "notebook: [a]": r"notebook: must be text, got \['a'\]",
+        "notebook:": "notebook: must be text, got None",
         "- 1": "must be a mapping",
         "": "must be a mapping",
     }.items():

@@ -26,7 +26,7 @@ def test_every_mark_links_to_a_number():
 
 def test_numbers_have_interval_and_thresholds():
     line = next(line for line in write_numbers(make_table()).splitlines() if "nib-no-info-loss" in line)
-    assert "| ◐ | 0.5 [0.40, 0.60] | 0.95 | 0.2 |" in line
+    assert "| ◐ | 0.5 [0.4, 0.6] | 0.95 | 0.2 |" in line
 
 
 def test_only_stated_marks_can_disagree():
