@@ -15,8 +15,10 @@ import pytest
 from nbclient import NotebookClient
 from ruamel.yaml import YAML
 
+import nib
 from runs.plan import PROFILES, Notebook, find_parameters
 from runs.store import hash_cells
+from studies.truncated import name_path
 
 ROOT = Path(__file__).parents[1]
 PATHS = sorted(ROOT.glob("notebooks/[0-9]*.ipynb"))
@@ -122,6 +124,11 @@ def test_the_kept_results_are_those_of_the_full_profile():
     assert set(table[~table.method.isin(list(options["few"]))].n) == {most}
     for method, count in options["few"].items():
         assert set(table[table.method == method].n) == {count * len(options["datasets"])}
+    preset, prompts = tables["10_truncated_path_preset"], sum(profile["10_truncated_path"]["datasets"].values())
+    assert set(preset.n) == {prompts // 2}  # those that it was not chosen on
+    path = {"quadrature": "gausslegendre", "n_steps": 5, "lambda_min": 0.1}
+    assert nib.PRESETS["truncated"] == path
+    assert set(preset.path) == {name_path(*path.values())}
     assert tables["02_qualitative_figure1"].n.max() == profile["02_qualitative"]["n_scenes"]
     assert tables["12_interactions_words"].n.min() >= 2 * profile["12_interactions"]["n_scenes"]  # nouns
 
