@@ -104,6 +104,8 @@ def _make_inputs(clip: HookedCLIP, picture, text: str | None) -> tuple[Tensor, T
         return pixel_values, input_ids, attention_mask
     # Without a tokenizer: ids that no rule takes for begin, end or padding, between the ids that it does.
     padding, end = clip.text.padding_id, clip.text.vocabulary - 1
+    if not clip.text.sees_padding:  # in a row of all ids the end's place is its id
+        end = int(clip.text.find_end(torch.arange(end + 1, device=clip.device)[None]))
     longest = clip.context_length if clip.text.sees_padding else min(12, clip.context_length)
     input_ids = torch.full((3, longest), padding, device=clip.device)
     attention_mask = torch.zeros_like(input_ids)
