@@ -65,8 +65,9 @@ lint: $(ENVIRONMENT)  ## Check style
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 
+# A process of tests takes a GiB.
 test: lint  ## Check style and run the tests, offline, in minutes
-	$(PYTHON) -m pytest -n $(JOBS) --dist worksteal
+	$(PYTHON) -m pytest -n $(JOBS) --maxprocesses 8 --dist worksteal
 
 test-slow: $(ENVIRONMENT)  ## Run the tests that take long
 	$(PYTHON) -m pytest -m slow

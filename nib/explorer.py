@@ -41,9 +41,7 @@ def make_page(
     Raises:
         TypeError, ValueError: what is given does not belong together, or holds NaN.
     """
-    for name, kinds in {"picture": "u", "image_scores": "f", "word_scores": "f"}.items():
-        if not isinstance(values := getattr(result, name), np.ndarray) or values.dtype.kind not in kinds:
-            raise TypeError(f"{name} must be the array that nib.attribute gives, got {type(values).__name__}")
+    _check_arrays(result)
     shown = [result, *_check_others(result, others)]
     _check_interactions(result, interactions)
     values = {
@@ -94,6 +92,12 @@ def _summarise(result: "Attribution") -> str:
     return f"<p>{head}<br>strongest patches (row, column): {patches}; <code>.plot()</code> draws all</p>"
 
 
+def _check_arrays(result: "Attribution") -> None:
+    for name, kind in {"picture": "u", "image_scores": "f", "word_scores": "f"}.items():
+        if not isinstance(values := getattr(result, name), np.ndarray) or values.dtype.kind != kind:
+            raise TypeError(f"{name} must be the array that nib.attribute gives, got {type(values).__name__}")
+
+
 def _check_others(result: "Attribution", others: "Sequence[Attribution]") -> "list[Attribution]":
     if isinstance(others, type(result)):
         raise TypeError("others must be a list of Attributions, got one: pass [other]")
@@ -103,6 +107,7 @@ def _check_others(result: "Attribution", others: "Sequence[Attribution]") -> "li
     for number, other in enumerate(others):
         if not isinstance(other, type(result)):
             raise TypeError(f"others must be a list of Attributions, got {type(other).__name__}")
+        _check_arrays(other)
         _check_same(result, other, f"others[{number}]", other.image_scores.shape)
     return others
 

@@ -4,6 +4,7 @@ Exports what these two do, and `to_list`.
 """
 
 from collections.abc import Iterable, Mapping, Set
+from io import IOBase
 from itertools import islice
 from pathlib import Path
 
@@ -27,9 +28,8 @@ def to_list(name: str, values):
     """
     if isinstance(values, np.ndarray):
         return values.tolist() if values.dtype.kind in "UO" and values.ndim == 1 else values
-    if isinstance(values, (str, Path, Image.Image, torch.Tensor, bytes, bytearray, memoryview)) or not isinstance(
-        values, Iterable
-    ):
+    kinds = (str, Path, Image.Image, torch.Tensor, bytes, bytearray, memoryview, IOBase)
+    if isinstance(values, kinds) or not isinstance(values, Iterable):
         return values
     if isinstance(values, (Mapping, Set)) or len(getattr(values, "shape", (0,))) != 1:
         raise TypeError(f"{name} must be one, or a list or a column of a table, in order, got {type(values).__name__}")

@@ -107,7 +107,7 @@ def interactions(
         layer: blocks run before the bottleneck; None for 3/4 of each tower's, or one each.
         n_steps, quadrature, lambda_min: the path, of both towers; see `nib.integrate.quadrature`. Coordinates of the
             embeddings, unlike cosines, change most near 0: few nodes leave a large `gap`.
-        batch_size: rows of hidden states at once.
+        batch_size: rows of hidden states at once, and twice as many of the captions', which are shorter.
 
     Returns:
         `Interactions`, or a list for several captions.
@@ -197,7 +197,7 @@ def _integrate_words(split: Split, groups: Tensor, path: dict, batch_size: int) 
     z, total = split.hidden_states, 0.0
     nodes, weights = (values.to(z) for values in place_nodes(path["rule"], path["n_steps"], path["lambda_min"]))
     parts = groups[:, :, None] * z  # (groups, tokens, width)
-    step = max(1, 2 * batch_size // len(groups))  # captions are shorter than pictures
+    step = max(1, 2 * batch_size // len(groups))
     for some, weight in zip(nodes.split(step), weights.split(step)):
         states = some[:, None, None] * z  # (nodes, tokens, width)
         # under vmap all directions share the states' own pass

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 
 from nib import limits
-from nib.checks import check_dense, check_finite, name_place, read_limit, to_real
+from nib.checks import check_dense, check_finite, name_place, read_limit, shorten, to_real
 from nib.clip import HookedCLIP
 from nib.shapes import PixelValues
 
@@ -52,7 +52,7 @@ def read_pictures(clip: HookedCLIP, pictures: Iterable[Picture]) -> list[PixelVa
 
 def _read(clip: HookedCLIP, picture: Picture) -> PixelValues:
     if isinstance(picture, torch.Tensor):
-        return _check_pixel_values(clip, picture)
+        return _check_pixel_values(clip, picture.detach())
     image = _open(picture)
     if clip.image_processor is None:
         raise ValueError(
@@ -75,8 +75,12 @@ def _join_patches(clip: HookedCLIP, made) -> PixelValues:
 
 
 def to_picture(clip: HookedCLIP, pixel_values: PixelValues) -> np.ndarray:
-    """Undo the normalisation: what the model sees, as (height, width, 3) uint8 for plots."""
-    picture = pixel_values[0].detach().float().cpu().movedim(0, -1).numpy()
+    """Undo the normalisation: what the model sees, as (height, width, 3) uint8 for plots.
+
+    What lies behind the last whole patch of a side it does not see, so that a map lies on its picture.
+    """
+    height, width = (side * clip.image.patch for side in clip.grid(pixel_values))
+    picture = pixel_values[0, :, :height, :width].detach().float().cpu().movedim(0, -1).numpy()
     if clip.image_processor is not None:
         if clip.image_processor.do_normalize:
             picture = picture * np.array(clip.image_processor.image_std) + np.array(clip.image_processor.image_mean)
@@ -91,9 +95,9 @@ def _open(picture: Picture) -> Image.Image:
     name = ""
     if isinstance(picture, (str, Path)):
         path = Path(os.path.expanduser(picture))
-        name = str(path)
+        name = str(picture) or "''"
         with _reading(name):
-            if os.path.exists(name) and not os.path.isfile(name):  # a pipe would be waited for
+            if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
                 raise OSError("it is no file")
             picture = Image.open(path)
     if isinstance(picture, np.ndarray):
@@ -117,9 +121,9 @@ def _reading(name: str):
     try:
         yield
     except FileNotFoundError:
-        raise FileNotFoundError(f"no picture at {name!r}") from None
+        raise FileNotFoundError(f"no picture at {shorten(name)}") from None
     except (OSError, ValueError, EOFError, Image.DecompressionBombError, SyntaxError) as error:
-        raise ValueError(f"cannot read the picture {repr(name) if name else 'object'}: {error}") from error
+        raise ValueError(f"cannot read the picture {shorten(name) if name else 'object'}: {error}") from error
 
 
 def _check_sides(width: int, height: int, name: str = "") -> None:

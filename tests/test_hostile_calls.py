@@ -328,6 +328,8 @@ def test_a_page_is_made_of_arrays(clip, change):
     result = nib.attribute(clip, PICTURE, "a cat", method="saliency")
     with pytest.raises(TypeError, match=rf"{next(iter(change))} must be the array that nib.attribute gives"):
         replace(result, **change).to_html()
+    with pytest.raises(TypeError, match=r"must be the array that nib.attribute gives"):
+        result.to_html(others=[replace(result, **change)])
 
 
 def test_results_of_one_picture_do_not_change_each_other(clip):
@@ -345,3 +347,35 @@ def test_names_without_an_end_are_refused(clip, pairs, monkeypatch, name):
     evaluated = functools.partial(nib.evaluate, clip, pairs, **{"methods": "saliency"} | forever, progress=False)
     with pytest.raises((ValueError, KeyError), match=r"at most 1,000|must be some of|no column"):
         calls["by"](**forever) if name == "by" else evaluated()
+
+
+def test_a_map_lies_on_what_the_model_sees(clip):
+    result = nib.attribute(clip, torch.zeros(3, 70, 64, dtype=torch.float64), "a cat", method="saliency")
+    assert result.image_scores.shape == (5, 5)  # patches of 12: ten rows and four columns are left over
+    assert result.picture.shape[:2] == result.heatmap().shape == (60, 60)
+
+
+@pytest.mark.parametrize(
+    ("picture", "error", "message"),
+    [
+        ("https://example.com/a.png", FileNotFoundError, "no picture at 'https://example.com/a.png'"),
+        ("", ValueError, "cannot read the picture .*it is no file"),
+        ("x" * 5000, ValueError, "cannot read the picture 'x{200,298}…: "),
+    ],
+)
+def test_a_path_is_named_as_it_was_given(clip, picture, error, message):
+    with pytest.raises(error, match=message) as caught:
+        nib.attribute(clip, picture, "a cat")
+    assert len(str(caught.value)) < 6000
+
+
+def test_an_open_file_is_no_list_of_pictures(clip, tmp_path):
+    PICTURE.save(tmp_path / "red.png")
+    with (tmp_path / "red.png").open("rb") as file, pytest.raises(TypeError, match="got BufferedReader"):
+        nib.attribute(clip, file, "a cat")
+
+
+def test_pixels_with_a_gradient_are_pixels(clip, batch):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nib.attribute(clip, batch[0][0].clone().requires_grad_(), "a cat", method="saliency")

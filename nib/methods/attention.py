@@ -132,6 +132,7 @@ def explain_attention(
     layers = [_first_block(tower, start_layer) for tower in (clip.image, clip.text)]
 
     def explain(pixel_values, input_ids, attention_mask):
+        """Explain some pairs: see `over_pairs`."""
         image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
         similarity, of_image, of_text = attention_gradients(clip, image, text)
         image_scores, text_scores = _row(relevance(*of_image), image), _row(relevance(*of_text), text)

@@ -38,6 +38,7 @@ def random(
     """
 
     def draw(pixel_values, input_ids, real, words, size):
+        """Draw the scores of patches and tokens, each pair by its own generator."""
         patches = torch.empty(size, dtype=torch.float32)
         scores = torch.zeros(real.shape, dtype=torch.float32)
         for row, tokens in enumerate(real.cpu()):
@@ -111,6 +112,7 @@ def objectness(
 
     @torch.no_grad()
     def explain(pixel_values, input_ids, attention_mask):
+        """Explain some pairs: see `over_pairs`."""
         image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
         similarity = cosine_similarity(image(image.hidden_states), text(text.hidden_states))
         real = text.real
@@ -157,6 +159,7 @@ def _explain_blindly(clip, pixel_values, input_ids, attention_mask, draw, batch_
 
     @torch.no_grad()
     def explain(pixel_values, input_ids, attention_mask):
+        """Explain some pairs: see `over_pairs`."""
         layers = len(clip.image.blocks), len(clip.text.blocks)
         image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
         similarity = cosine_similarity(image(image.hidden_states), text(text.hidden_states))

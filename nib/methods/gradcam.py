@@ -44,6 +44,7 @@ def gradcam(
     layers = clip.layers(layer, later=1)
 
     def explain(pixel_values, input_ids, attention_mask):
+        """Explain some pairs: see `over_pairs`."""
         image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
         states = image.hidden_states, text.hidden_states
         similarity, *gradients = similarity_gradients(image, text, *states)

@@ -56,6 +56,7 @@ def explain_inputs(
     """
 
     def explain(pixel_values, input_ids, attention_mask):
+        """Explain some pairs: see `over_pairs`."""
         text, tokens = clip.text.split(input_ids, 0, attention_mask), token_embeddings(clip, input_ids)
         pixels = pixel_values.expand(len(text), -1, -1, -1)
 

@@ -40,6 +40,7 @@ def legrad(
     check_count("blocks", blocks)
 
     def explain(pixel_values, input_ids, attention_mask):
+        """Explain some pairs: see `over_pairs`."""
         layers = [max(0, len(tower.blocks) - blocks) for tower in (clip.image, clip.text)]
         image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
         with torch.no_grad():

@@ -57,6 +57,7 @@ def lime(
 
     @torch.no_grad()
     def explain(pixel_values, input_ids, attention_mask):
+        """Explain some pairs: see `over_pairs`."""
         text, tokens = clip.text.split(input_ids, 0, attention_mask), token_embeddings(clip, input_ids)
         words, grid = clip.text.words(input_ids, attention_mask), clip.grid(pixel_values)
         image_embeds, text_embeds = clip.image.embed(pixel_values).expand(len(text), -1), text(text.hidden_states)

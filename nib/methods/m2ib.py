@@ -73,6 +73,7 @@ def m2ib(
     layers = clip.layers(layer, later=1)
 
     def explain(pixel_values, input_ids, attention_mask):
+        """Explain some pairs: see `over_pairs`."""
         image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
         with torch.no_grad():
             image_embeds, text_embeds = image(image.hidden_states), text(text.hidden_states)

@@ -47,6 +47,7 @@ def mfaba(
     step_size = check_number("step_size", step_size, 0, open_end=True)
 
     def explain(pixel_values, input_ids, attention_mask):
+        """Explain some pairs: see `over_pairs`."""
         image, text = cut(clip, pixel_values, input_ids, attention_mask, 0, 0)
         with torch.no_grad():
             patches = clip.image.embeddings(pixel_values)  # (1 or batch, tokens, width)

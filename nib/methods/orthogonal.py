@@ -51,6 +51,7 @@ def orthogonal_text(method: Callable[..., Scores], distractors: InputIds, n_atom
         attention_mask: AttentionMask | None = None,
         **parameters: Any,
     ) -> Scores:
+        """Explain pairs as the method does, each text projected off what it shares with the distractors."""
         check_pairs(pixel_values, input_ids, attention_mask, 1)
         check_inputs(pixel_values, input_ids, attention_mask)
         check_ids(clip, distractors, "distractors")

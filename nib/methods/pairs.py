@@ -31,6 +31,7 @@ def guard(name: str, method: Callable[..., Scores]) -> Callable[..., Scores]:
     @wraps(method)
     @run_ready
     def guarded(clip, pixel_values, input_ids, attention_mask=None, **parameters):
+        """Check the inputs, call the method, and check what it gives."""
         check_seed(parameters.get("seed", 0))
         whole = [name for name in ("seed", "batch_size") if isinstance(parameters.get(name), np.integer)]
         parameters |= {name: int(parameters[name]) for name in whole}

@@ -75,6 +75,7 @@ def rise(
     patch = clip.image.patch
 
     def explain(pixel_values, input_ids, attention_mask):
+        """Explain some pairs: see `over_pairs`."""
         pixel_values = pixel_values.to(clip.dtype)
         text = clip.text.split(input_ids, 0, attention_mask)
         text_embeds = text(text.hidden_states)

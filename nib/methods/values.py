@@ -71,6 +71,7 @@ def grad_eclip(
     check_count("text_blocks", text_blocks)
 
     def explain(pixel_values, input_ids, attention_mask):
+        """Explain some pairs: see `over_pairs`."""
         layers = len(clip.image.blocks) - 1, max(0, len(clip.text.blocks) - text_blocks)
         image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
         grid, words = clip.grid(pixel_values), clip.text.words(input_ids, attention_mask)
@@ -126,6 +127,7 @@ def mask_clip(
 
     @torch.no_grad()
     def explain(pixel_values, input_ids, attention_mask):
+        """Explain some pairs: see `over_pairs`."""
         image, text = _cut_last(clip, pixel_values, input_ids, attention_mask)
         embeds, scores = [], []
         for split in (image, text):
@@ -173,6 +175,7 @@ def clip_surgery(
 
     @torch.no_grad()
     def explain(pixel_values, input_ids, attention_mask):
+        """Explain some pairs: see `over_pairs`."""
         image, text = _cut_last(clip, pixel_values, input_ids, attention_mask)
         first = max(0, len(clip.image.blocks) - blocks)
         early = clip.image.split(pixel_values, first)

@@ -150,7 +150,7 @@ def _check_table(
     if not isinstance(values, pd.DataFrame):
         raise TypeError(f"values must be a table (DataFrame), got {type(values).__name__}")
     in_order = isinstance(by, Iterable) and not isinstance(by, (str, Set, Mapping))
-    if not (named := list(islice(by, 1000)) if in_order else [by] if isinstance(by, str) else []):
+    if not (named := list(islice(by, len(values.columns) + 1)) if in_order else [by] if isinstance(by, str) else []):
         raise ValueError(f"by must name at least one column, in order, got {shorten(by)}")
     by, named = named, named if column is None else [*named, column]
     if wrong := [name for name in named if not isinstance(name, str)]:
