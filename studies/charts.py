@@ -13,19 +13,21 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from nib.metrics import HIGHER_IS_BETTER
+from nib.metrics import VALUES
 from nib.plotting import COLOURS as SIGNED
 from nib.plotting import new_figure
 from studies.style import COLOURS, COLUMN, CONTROLS, GREY, NIB, PAGE, THEME
 
 MARKERS = "osD^vPX*"
-UNITS = {"drop": " (points)", "increase": " (%)"}
+UNITS = ("points", "%")  # to be named; cosines, shares and correlations are told by their size
 
 
 def label_metrics(metrics: Sequence[str]) -> dict[str, str]:
     """Return a title for each metric: its name, an arrow to its better side, its unit."""
-    arrows = {name: "↑" if HIGHER_IS_BETTER[name] else "↓" for name in metrics}
-    return {name: f"{name.replace('_', ' ')} {arrows[name]}{UNITS.get(name.split('_')[-1], '')}" for name in metrics}
+    values = {name: VALUES[name] for name in metrics}
+    units = {name: f" ({value.unit})" if value.unit in UNITS else "" for name, value in values.items()}
+    arrows = {name: "↑" if value.higher_is_better else "↓" for name, value in values.items()}
+    return {name: f"{name.replace('_', ' ')} {arrows[name]}{units[name]}" for name in metrics}
 
 
 def arrange(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:

@@ -175,7 +175,7 @@ def negate(method):
 def test_a_wrapper_of_a_method_is_not_the_method(clip, pairs, tmp_path, monkeypatch):
     evaluate(clip, pairs, "saliency", output=tmp_path)
     monkeypatch.setitem(nib.METHODS, "saliency", negate(nib.METHODS["saliency"]))
-    with pytest.raises(ValueError, match="output must be None with a method that code at the top of a file"):
+    with pytest.raises(ValueError, match="output must be None with a method or metric that code at the top of a file"):
         evaluate(clip, pairs, "saliency", output=tmp_path)
 
 

@@ -4,7 +4,8 @@ from nib.evaluation.batches import Batch, Pairs, Setting, read_pairs
 from nib.evaluation.parts import save_table
 from nib.evaluation.released import attribute_text_to_batch
 from nib.evaluation.run import evaluate
-from nib.evaluation.work import METRICS, PROTOCOLS
+from nib.evaluation.work import PROTOCOLS
+from nib.metrics import METRICS
 
 __all__ = [
     "METRICS",

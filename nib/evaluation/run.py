@@ -18,9 +18,10 @@ from tqdm import tqdm
 from nib.checks import check_choice, check_count
 from nib.clip import HookedCLIP
 from nib.evaluation.batches import TRUE_MASK, Pairs, Setting, check_settings, column, read_batch, to_rows
-from nib.evaluation.work import METRICS, NO_ROWS, PROTOCOLS, Parts, Work, describe
+from nib.evaluation.work import NO_ROWS, PROTOCOLS, Parts, Work, describe
 from nib.files import to_path
 from nib.inputs import to_tokens
+from nib.metrics import METRICS
 from nib.metrics.confidence import check_protocol
 
 
@@ -52,8 +53,8 @@ def evaluate(
             it, for `nib` alone, against the mean similarity to all pictures of its batch; every other method
             explains a text against its own picture, as there. "released_own" is the same with `nib` too against its own
             picture. Pictures are the same under all, but for constant maps; see `nib.metrics.confidence`.
-        metrics: some of `METRICS`. "localisation" says whether the map lies on `masks` (any value above 0), and by
-            `selectivity` whether rather there than on `other_masks`, where the pairs have that column, NaN else;
+        metrics: some of `nib.metrics.METRICS`. "localisation" says whether the map lies on `masks` (any value above
+            0), and by `selectivity` whether rather there than on `other_masks`, where the pairs have them, NaN else;
             "completeness" gives what `nib.Scores` says of sums and gaps, in cosine units, for methods that have them.
             "faithfulness" gives deletion, insertion and their difference of patches and words; "absent_prompt" compares
             with the map of a prompt for what is not there, the column `absent`; "randomisation" with that of re-drawn
@@ -79,7 +80,7 @@ def evaluate(
     if twice := [setting for place, setting in enumerate(settings) if described[place] in described[:place]]:
         raise ValueError(f"methods must differ, got twice {twice[0]}")
     protocols = check_choice("protocol", [protocol] if isinstance(protocol, str) else protocol, list(PROTOCOLS))
-    metrics = check_choice("metrics", metrics, METRICS)
+    metrics = check_choice("metrics", metrics, list(METRICS))
     for name in protocols if "confidence" in metrics else ():
         check_protocol(clip, name)
     check_count("batch_size", batch_size)
@@ -89,13 +90,14 @@ def evaluate(
     texts, ids = column(pairs, "text"), _read_ids(pairs)
     to_tokens(clip, texts, truncate)  # a bad caption is found before any work
     absent = None
-    if "absent_prompt" in metrics:
+    needs = {METRICS[name].needs for name in metrics}
+    if "absent" in needs:
         absent = column(pairs, "absent", needed=("absent",))
         to_tokens(clip, absent, truncate)
     parts = None if output is None else Parts(to_path("output", output), clip)
     names = list(dict.fromkeys(name for setting in settings for name in setting))
     starts = range(0, len(ids), batch_size)[index::n_shards]
-    with_masks = "localisation" in metrics or any(setting["method"] == TRUE_MASK for setting in settings)
+    with_masks = "masks" in needs or any(setting["method"] == TRUE_MASK for setting in settings)
     skipped: list[dict] = list(getattr(pairs, "skipped", []))
     tables: list[list[pd.DataFrame]] = [[] for _ in settings]
     with tqdm(total=len(starts) * len(settings), unit="batch", delay=3, disable=not progress) as bar:

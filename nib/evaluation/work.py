@@ -1,12 +1,13 @@
 """Measure one method on one batch of pairs, and keep what was measured.
 
-Exports `Work`, `Parts`, `METRICS`, `PROTOCOLS` and `describe`. A part is a parquet file whose name holds the hash of
+Exports `Work`, `Parts`, `PROTOCOLS` and `describe`. A part is a parquet file whose name holds the hash of
 all that it depends on. What is there is read, not computed again.
 """
 
 import inspect
 import json
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,28 +28,14 @@ from nib.evaluation.released import attribute_text_to_batch
 from nib.files import make_folder
 from nib.methods import METHODS, PRESETS
 from nib.methods.pairs import guard
-from nib.methods.scores import SUMS, Scores
+from nib.methods.scores import Scores
+from nib.metrics import METRICS, Case
 from nib.metrics.confidence import confidence, is_constant
-from nib.metrics.faithfulness import absent_prompt, infidelity, max_sensitivity, randomisation
-from nib.metrics.localisation import auc, average_precision, energy_inside, iou_at_mean, pointing_game, selectivity
-from nib.metrics.removal import removal_curves
 from nib.shapes import PairValues
 
 # How `confidence` weighs the text under each; they differ too in what NIB's text is attributed against.
 PROTOCOLS = {"paper": "paper", "released": "released", "released_own": "released"}
-METRICS = (
-    "confidence",
-    "localisation",
-    "completeness",
-    "faithfulness",
-    "absent_prompt",
-    "randomisation",
-    "infidelity",
-    "max_sensitivity",
-)
 NO_ROWS = pd.DataFrame({"id": ["-"], "protocol": ["-"], "metric": ["-"], "value": [0.0]})[:0]  # for the types
-LOCALISATION = {"pointing_game": pointing_game, "auc": auc, "energy_inside": energy_inside}
-LOCALISATION |= {"average_precision": average_precision, "iou_at_mean": iou_at_mean}
 
 
 @dataclass
@@ -71,16 +58,13 @@ class Work:
             function, parameters = check_method(self.clip, method, parameters)  # fills in a preset
             function = guard(method, function)  # one of your own in METHODS may have none
             scores = function(self.clip, *self.batch.arguments(), **parameters)
-        shared = {}  # the same under every protocol
-        if "localisation" in self.metrics:
+        case = self.make_case(scores, method, parameters)
+        if any(METRICS[name].needs == "masks" for name in self.metrics):
             self.batch.check_masks()
-            image, masks = scores.image_map.cpu(), self.batch.masks
-            shared |= {name: function(image, masks) for name, function in LOCALISATION.items()}
-            shared["selectivity"] = selectivity(image, masks, self.batch.other_masks)
-        if "completeness" in self.metrics:
-            sums = {name: getattr(scores, name) for name in SUMS}
-            shared |= {name: numbers for name, numbers in sums.items() if numbers is not None}
-        shared |= self.measure_faith(scores, method, parameters)
+        shared = {}  # the same under every protocol
+        for name, metric in METRICS.items():
+            if name in self.metrics and metric.measure is not None:
+                shared |= metric.read(case)
         frames, pictures = [], {}
         for protocol in self.protocols:
             values = dict(shared)
@@ -96,28 +80,16 @@ class Work:
                 frames.append(pd.DataFrame(frame))
         return pd.concat(frames or [NO_ROWS], ignore_index=True)
 
-    def measure_faith(self, scores: Scores, method: str, parameters: dict[str, Any]) -> dict[str, PairValues]:
-        """Measure what the map says of the model; what a blind mask cannot be asked is left out."""
-        clip, arguments, found = self.clip, self.batch.arguments(), {}
-        if "faithfulness" in self.metrics:
-            sides = ("image",) if method == TRUE_MASK else ("image", "text")
-            found |= removal_curves(clip, *arguments, scores, sides=sides).summarise()
-        if "infidelity" in self.metrics:
-            found["infidelity"] = infidelity(clip, *arguments, scores)
-        if method == TRUE_MASK:
-            return found
-        pictures, *text = arguments
+    def make_case(self, scores: Scores, method: str, parameters: dict[str, Any]) -> Case:
+        """Gather what metrics ask for; a mask cannot be asked again."""
+        batch, arguments = self.batch, self.batch.arguments()
+        pictures, *captions = arguments
 
-        def explain(model=clip, pixel_values=pictures, text=text):
+        def explain(model=self.clip, pixel_values=pictures, text=captions):
             return guard(method, METHODS[method])(model, pixel_values, *text, **parameters)
 
-        if "absent_prompt" in self.metrics:
-            found |= absent_prompt(scores.image, explain(text=self.batch.absent).image)
-        if "randomisation" in self.metrics:
-            found |= randomisation(clip, explain)
-        if "max_sensitivity" in self.metrics:
-            found["max_sensitivity"] = max_sensitivity(pictures, lambda x: explain(pixel_values=x).image)
-        return found
+        again = None if method == TRUE_MASK else explain
+        return Case(self.clip, arguments, scores, batch.masks, batch.other_masks, batch.absent, again)
 
     def measure_side(self, side: str, scores: Scores, protocol: str) -> dict[str, PairValues]:
         """Measure the confidence of one modality."""
@@ -136,6 +108,7 @@ class Work:
         """Name the part after the method and the hash of all that its numbers depend on."""
         preset = PRESETS.get(self.setting.get("preset"))  # what a name stands for may change
         depends = [made_by, self.setting, preset, self.protocols, self.metrics, _read_own(self.setting["method"])]
+        depends += [_read_code(name, METRICS[name].measure or guard) for name in self.metrics]
         described = describe(depends)
         return f"{self.setting['method']}-{hash_all(described, self.batch.hash())}.parquet"
 
@@ -183,7 +156,12 @@ def _describe_modules(model: nn.Module) -> str:
 
 def _read_own(method: str) -> str:
     """Return the code of the file of a method that is none of nib's, whose own code is hashed with its modules."""
-    function, home = METHODS.get(method, guard), str(Path(nib.__file__).parent)
+    return _read_code(method, METHODS.get(method, guard))
+
+
+def _read_code(name: str, function: Callable) -> str:
+    """Return the code of the file of a function that is none of nib's; a ValueError where it cannot be told."""
+    home = str(Path(nib.__file__).parent)
     ours = home, str(Path(torch.__file__).parent)  # such as `torch.no_grad()` around a method
     while hasattr(function, "__wrapped__") and getattr(function, "__code__", guard.__code__).co_filename.startswith(
         ours
@@ -195,7 +173,9 @@ def _read_own(method: str) -> str:
                 return ""
             source, file = inspect.getsource(function), Path(function.__code__.co_filename)
             return source + (file.read_text() if file.is_file() else "")
-    raise ValueError(f"output must be None with a method that code at the top of a file does not define, got {method}")
+    raise ValueError(
+        f"output must be None with a method or metric that code at the top of a file does not define, got {name}"
+    )
 
 
 def _read_part(path: Path, ids: list[str]) -> pd.DataFrame:

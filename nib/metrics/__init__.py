@@ -1,20 +1,56 @@
-"""Measure how good a map is, and how steady."""
+"""Measure how good a map is, and how steady.
 
-from nib.metrics.confidence import DIAGNOSTICS, confidence
-from nib.metrics.confidence import HIGHER_IS_BETTER as _CONFIDENCE
-from nib.metrics.faithfulness import HIGHER_IS_BETTER as _FAITHFULNESS
-from nib.metrics.faithfulness import absent_prompt, infidelity, max_sensitivity, randomisation
-from nib.metrics.localisation import HIGHER_IS_BETTER as _LOCALISATION
-from nib.metrics.localisation import auc, average_precision, energy_inside, iou_at_mean, pointing_game, selectivity
-from nib.metrics.removal import HIGHER_IS_BETTER as _REMOVAL
-from nib.metrics.removal import removal_curves
+`METRICS` maps the name of each metric to what `nib.evaluate`, tables and figures ask of it. A new one is a file with a
+function and a `Metric`, and a line here.
+"""
+
+from nib.metrics.completeness import COMPLETENESS
+from nib.metrics.confidence import CONFIDENCE, DIAGNOSTICS, confidence
+from nib.metrics.faithfulness import (
+    ABSENT_PROMPT,
+    INFIDELITY,
+    MAX_SENSITIVITY,
+    RANDOMISATION,
+    absent_prompt,
+    infidelity,
+    max_sensitivity,
+    randomisation,
+)
+from nib.metrics.localisation import (
+    LOCALISATION,
+    auc,
+    average_precision,
+    energy_inside,
+    iou_at_mean,
+    pointing_game,
+    selectivity,
+)
+from nib.metrics.registry import Case, Metric, Value
+from nib.metrics.removal import FAITHFULNESS, removal_curves
 from nib.metrics.statistics import bootstrap_interval, compare, holm, summarise
 
-HIGHER_IS_BETTER = _CONFIDENCE | _LOCALISATION | _REMOVAL | _FAITHFULNESS
+# In the order of the rows of `nib.evaluate`.
+METRICS = {
+    "localisation": LOCALISATION,
+    "completeness": COMPLETENESS,
+    "faithfulness": FAITHFULNESS,
+    "infidelity": INFIDELITY,
+    "absent_prompt": ABSENT_PROMPT,
+    "randomisation": RANDOMISATION,
+    "max_sensitivity": MAX_SENSITIVITY,
+    "confidence": CONFIDENCE,
+}
+VALUES = {name: value for metric in METRICS.values() for name, value in metric.values.items()}
+HIGHER_IS_BETTER = {name: higher for name, (higher, _) in VALUES.items() if higher is not None}
 
 __all__ = [
     "DIAGNOSTICS",
     "HIGHER_IS_BETTER",
+    "METRICS",
+    "VALUES",
+    "Case",
+    "Metric",
+    "Value",
     "absent_prompt",
     "auc",
     "average_precision",

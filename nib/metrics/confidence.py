@@ -1,6 +1,6 @@
 """Measure how far a map keeps what the similarity rests on: Confidence Drop and Increase.
 
-Exports `confidence`, `embed_pairs`, `is_constant`, `PROTOCOLS`, `HIGHER_IS_BETTER` and `DIAGNOSTICS`.
+Exports `confidence`, `embed_pairs`, `is_constant`, `PROTOCOLS`, `CONFIDENCE` and `DIAGNOSTICS`.
 Each input is multiplied by its own map, stretched to [0, 1], and the similarity of the pair is computed again
 (Chattopadhyay et al., Grad-CAM++, 2018, on probabilities; the M2IB and NIB papers, on cosines). An all-ones map drops
 nothing, so smooth and bright maps do well: compare with the controls.
@@ -19,21 +19,22 @@ from nib.heatmaps import to_heatmap
 from nib.methods.gradients import token_embeddings
 from nib.methods.pairs import check_scores
 from nib.methods.scores import Scores
+from nib.metrics.registry import Metric, Value
 from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PairValues, PixelScores, PixelValues, TokenScores
 from nib.towers import Split
 
 PROTOCOLS = ("paper", "released")
 SIDES = ("image", "text")
-HIGHER_IS_BETTER = {
-    "image_drop": False,
-    "image_increase": True,
-    "text_drop": False,
-    "text_increase": True,
-    "image_drop_relative": False,
-    "text_drop_relative": False,
-}
-
 DIAGNOSTICS = ("dark_share", "constant_map", "text_constant_map")  # what a Drop may come from; neither good nor bad
+VALUES = {
+    "image_drop": Value(False, "points"),
+    "image_increase": Value(True, "%"),
+    "text_drop": Value(False, "points"),
+    "text_increase": Value(True, "%"),
+    "image_drop_relative": Value(False, "%"),
+    "text_drop_relative": Value(False, "%"),
+} | dict.fromkeys(DIAGNOSTICS, Value(None, "share"))
+CONFIDENCE = Metric(VALUES, None)
 DARK = 0.1
 
 
@@ -114,7 +115,7 @@ def confidence(
             *similarities, constant = weigh_text(clip, input_ids[rows], mask, image, scores.text[rows])
             found |= _compare("text", *similarities) | {"text_constant_map": constant.to(image)}
         parts.append(found)
-    names = [name for name in (*HIGHER_IS_BETTER, *DIAGNOSTICS) if name in parts[0]]
+    names = [name for name in VALUES if name in parts[0]]
     return {name: torch.cat([part[name] for part in parts]) for name in names}
 
 

@@ -1,7 +1,8 @@
 """Measure what a map depends on: the prompt, what the model has learned, and noise.
 
-Exports `absent_prompt`, `randomisation`, `infidelity`, `max_sensitivity` and `HIGHER_IS_BETTER`. Randomisation follows
-Adebayo et al. (2018); the last two are captum's (Yeh et al., 2019). Removal curves are in `nib.metrics.removal`.
+Exports `absent_prompt`, `randomisation`, `infidelity`, `max_sensitivity`, and for `nib.metrics.METRICS` a `Metric` of
+each. Randomisation follows Adebayo et al. (2018); the last two are captum's (Yeh et al., 2019). Removal curves are in
+`nib.metrics.removal`.
 """
 
 import copy
@@ -17,18 +18,8 @@ from nib.checks import check_count, check_finite, check_number, check_seed, to_r
 from nib.clip import HookedCLIP, run_ready
 from nib.methods.pairs import check_scores
 from nib.methods.scores import Scores
+from nib.metrics.registry import Case, Metric, Value
 from nib.shapes import AttentionMask, GridScores, InputIds, PairValues, PixelValues
-
-HIGHER_IS_BETTER = {
-    "absent_peak": True,
-    "absent_mass": True,
-    "absent_agreement": False,
-    "randomised_projection": False,
-    "randomised_late": False,
-    "randomised_all": False,
-    "infidelity": False,
-    "max_sensitivity": False,
-}
 
 
 def absent_prompt(right: GridScores, wrong: GridScores) -> dict[str, PairValues]:
@@ -220,3 +211,30 @@ def max_sensitivity(
     found = sensitivity_max(explain_one, pixel_values, **options).detach()
     check_finite("maps of explain", found)
     return found
+
+
+def _measure_absent(case: Case) -> dict[str, PairValues]:
+    return absent_prompt(case.scores.image, case.explain(text=case.absent).image) if case.explain else {}
+
+
+def _measure_randomised(case: Case) -> dict[str, PairValues]:
+    return randomisation(case.clip, case.explain) if case.explain else {}
+
+
+def _measure_infidelity(case: Case) -> dict[str, PairValues]:
+    return {"infidelity": infidelity(case.clip, *case.inputs, case.scores)}
+
+
+def _measure_sensitivity(case: Case) -> dict[str, PairValues]:
+    if not case.explain:
+        return {}
+    return {"max_sensitivity": max_sensitivity(case.inputs[0], lambda x: case.explain(pixel_values=x).image)}
+
+
+HIGH, LOW = Value(True, "share"), Value(False, "correlation")
+ABSENT_PROMPT = Metric(
+    {"absent_peak": HIGH, "absent_mass": HIGH, "absent_agreement": LOW}, _measure_absent, needs="absent"
+)
+RANDOMISATION = Metric({f"randomised_{stage}": LOW for stage in ("projection", "late", "all")}, _measure_randomised)
+INFIDELITY = Metric({"infidelity": Value(False, "squared cosine")}, _measure_infidelity)
+MAX_SENSITIVITY = Metric({"max_sensitivity": Value(False, "relative change")}, _measure_sensitivity)

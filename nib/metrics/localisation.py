@@ -1,9 +1,8 @@
 """Measure whether a map lies on the object that the text names.
 
 Exports `pointing_game`, `auc`, `selectivity`, `energy_inside`, `average_precision`, `iou_at_mean`, `put_on_masks` and
-`HIGHER_IS_BETTER`. Against the
-whole picture a map that lies on any object does well, whatever the text says: `selectivity` sets the named object
-against the others alone.
+`LOCALISATION`. Against the whole picture a map that lies on any object does well, whatever the text says: `selectivity`
+sets the named object against the others alone.
 """
 
 import torch
@@ -12,10 +11,8 @@ from sklearn.metrics import average_precision_score
 
 from nib.checks import check_finite, to_real
 from nib.heatmaps import upsample
+from nib.metrics.registry import Case, Metric, Value
 from nib.shapes import GridScores
-
-HIGHER_IS_BETTER = {"pointing_game": True, "auc": True, "selectivity": True, "energy_inside": True}
-HIGHER_IS_BETTER |= {"average_precision": True, "iou_at_mean": True}
 
 
 def pointing_game(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
@@ -187,3 +184,14 @@ def _read_masks(masks: torch.Tensor) -> torch.Tensor:
     if not masks.isfinite().all() or (masks < 0).any():
         raise ValueError("masks must be boolean or numbers, 0 where the object is not seen, got NaN or below 0")
     return masks.bool()
+
+
+def _measure(case: Case) -> dict[str, torch.Tensor]:
+    image = case.scores.image_map.cpu()
+    found = {function.__name__: function(image, case.masks) for function in AGAINST_THE_REST}
+    return found | {"selectivity": selectivity(image, case.masks, case.other_masks)}
+
+
+AGAINST_THE_REST = (pointing_game, auc, energy_inside, average_precision, iou_at_mean)
+VALUES = {function.__name__: Value(True, "share") for function in (*AGAINST_THE_REST, selectivity)}
+LOCALISATION = Metric(VALUES, _measure, needs="masks")

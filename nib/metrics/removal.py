@@ -1,6 +1,6 @@
 """Remove patches and words by their scores, and follow the similarity.
 
-Exports `removal_curves`, `RemovalCurves`, `REMOVALS` and `HIGHER_IS_BETTER`. Removal curves follow Samek et al. (2017)
+Exports `removal_curves`, `RemovalCurves`, `REMOVALS` and `FAITHFULNESS`. Removal curves follow Samek et al. (2017)
 and Petsiuk et al. (RISE, 2018), their symmetric gain Bluecher et al. (2024).
 """
 
@@ -15,16 +15,9 @@ from nib.checks import check_choice, check_count, check_seed
 from nib.clip import HookedCLIP, run_ready
 from nib.methods.pairs import check_scores
 from nib.methods.scores import Scores
+from nib.metrics.registry import Case, Metric, Value
 from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PairValues, PixelValues
 
-HIGHER_IS_BETTER = {
-    "image_deletion": False,
-    "image_insertion": True,
-    "image_srg": True,
-    "text_deletion": False,
-    "text_insertion": True,
-    "text_srg": True,
-}
 SIDES = ("image", "text")
 
 
@@ -193,3 +186,12 @@ def _remove_words(clip, input_ids, attention_mask, scores: Tensor, n_steps: int,
         mask = positions < kept.sum(1, keepdim=True)
         ids = torch.where(mask, twice.gather(1, order), text.padding_id)
         yield text.embed(ids, mask.long())
+
+
+def _measure(case: Case) -> dict[str, PairValues]:
+    sides = SIDES if case.explain else ("image",)  # a mask says nothing of the text
+    return removal_curves(case.clip, *case.inputs, case.scores, sides=sides).summarise()
+
+
+WAYS = {"deletion": Value(False, "cosine"), "insertion": Value(True, "cosine"), "srg": Value(True, "cosine")}
+FAITHFULNESS = Metric({f"{side}_{name}": way for side in SIDES for name, way in WAYS.items()}, _measure)

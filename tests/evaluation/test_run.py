@@ -19,8 +19,10 @@ from nib.evaluation import attribute_text_to_batch, evaluate
 from nib.inputs import to_pixel_values, to_tokens
 from nib.methods.scores import SUMS
 from nib.metrics import (
-    DIAGNOSTICS,
-    HIGHER_IS_BETTER,
+    METRICS,
+    Case,
+    Metric,
+    Value,
     auc,
     average_precision,
     confidence,
@@ -29,8 +31,6 @@ from nib.metrics import (
     pointing_game,
     selectivity,
 )
-from nib.metrics.faithfulness import HIGHER_IS_BETTER as FAITHFULNESS
-from nib.metrics.removal import HIGHER_IS_BETTER as REMOVAL
 
 TEXTS = ["a cat", "a dog next to a dog on the grass", "a hippopotamus", "snow", "two birds over the sea"]
 NIB, M2IB = {"method": "nib", "layer": 2, "n_steps": 3}, {"method": "m2ib", "layer": 3, "n_steps": 2, "n_noise": 2}
@@ -227,9 +227,9 @@ def test_columns_and_order(clip, pairs):
     parameters = ["layer", "n_steps", "n_masks", "text_masks", "p"]
     assert list(frame) == ["id", "method", *parameters, "protocol", "metric", "value"]
     assert frame["value"].dtype == np.float64
-    expected = {name for name in HIGHER_IS_BETTER if name not in FAITHFULNESS | REMOVAL}
-    assert set(frame["metric"]) == expected | set(DIAGNOSTICS) | set(SUMS)
-    assert len(frame) == 4 * 5 * 2 * len({*expected, *DIAGNOSTICS}) + 2 * 5 * 2 * len(SUMS)  # two settings have sums
+    for_all = {*METRICS["confidence"].values, *METRICS["localisation"].values}
+    assert set(frame["metric"]) == for_all | set(SUMS)
+    assert len(frame) == 4 * 5 * 2 * len(for_all) + 2 * 5 * 2 * len(SUMS)  # two settings have sums
     assert frame.index.tolist() == list(range(len(frame)))
     named = frame[["method", "layer"]].fillna(-1).drop_duplicates().to_numpy().tolist()
     assert named == [["none", -1], ["nib", 2], ["rise", -1], ["nib", 0]]  # as they were asked for
@@ -518,7 +518,7 @@ WRONG = {
     "metric": (
         dict(metrics=["auc"]),
         ValueError,
-        r"metrics must be some of \['confidence', 'localisation', 'completeness', .*\]",
+        r"metrics must be some of \['localisation', 'completeness', .*\]",
     ),
     "metrics as a word": (dict(metrics="confidence"), ValueError, "metrics must be some of"),
     "batch_size": (dict(batch_size=0), ValueError, "batch_size must be a whole number of at least 1, got 0"),
@@ -589,3 +589,35 @@ def test_leaves_the_model_as_it_was(clip, pairs):
     assert all(torch.equal(value, before[name]) for name, value in clip.model.state_dict().items())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in clip.model.modules())
     assert not any(p.requires_grad or p.grad is not None for p in clip.model.parameters())
+
+
+def count_positive(case: Case) -> dict[str, torch.Tensor]:
+    return {"positive": (case.scores.image > 0).double().mean((1, 2))}
+
+
+def test_a_metric_of_ones_own(clip, pairs, tmp_path, monkeypatch):
+    monkeypatch.setitem(METRICS, "positive", Metric({"positive": Value(True, "share")}, count_positive))
+    first = quiet(clip, pairs, [NIB, "true_mask"], metrics=["positive", "localisation"], output=tmp_path)
+    mine = first[(first["metric"] == "positive") & (first["method"] == "nib")]["value"]
+    results = nib.attribute(clip, [row["image"] for row in pairs], [row["text"] for row in pairs], layer=2, n_steps=3)
+    np.testing.assert_allclose(mine, [(result.image_scores > 0).mean() for result in results])
+    # its code belongs to what a part depends on, so that code which cannot be read is refused
+    monkeypatch.setitem(METRICS, "positive", Metric({"positive": Value(True)}, lambda case: {"positive": mine}))
+    with pytest.raises(ValueError, match="at the top of a file does not define, got positive"):
+        quiet(clip, pairs, [NIB], metrics=["positive"], output=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [{"other": torch.ones(5)}, {"positive": torch.ones(1)}, {"positive": [1.0] * 5}],
+    ids=["name", "size", "type"],
+)
+def test_what_a_metric_must_give(clip, pairs, found, monkeypatch):
+    monkeypatch.setitem(METRICS, "positive", Metric({"positive": Value(True)}, lambda case: found))
+    with pytest.raises(ValueError, match=r"must give tensors \(5,\) named \['positive'\]"):
+        quiet(clip, pairs, [NIB], metrics=["positive"])
+
+
+def test_what_a_metric_may_need():
+    with pytest.raises(ValueError, match=r"needs must be one of .* got 'mask'"):
+        Metric({"positive": Value(True)}, count_positive, needs="mask")
