@@ -15,7 +15,7 @@ from tqdm import tqdm
 from nib.checks import check_count, check_seed
 from nib.clip import HookedCLIP, check_clip
 from nib.inputs import Caption, Picture, read_pictures, to_list, to_picture, to_tokens
-from nib.methods import METHODS, ONE_LATER, Scores
+from nib.methods import METHODS, ONE_LATER, TOGETHER, Scores
 from nib.methods.nib import PAPER, resolve_path
 from nib.methods.pairs import NoPairs, guard
 from nib.methods.scores import SUMS
@@ -71,7 +71,10 @@ def attribute(
         )
     tokens = to_tokens(clip, captions, truncate)
     read = read_pictures(clip, pictures)  # all of them first: a bad one in the last batch is found before any work
-    batches = [slice(None)] if shares_picture else _batch(read, batch_size)
+    batches = [slice(None)] if shares_picture else _batch(read, len(read) if method in TOGETHER else batch_size)
+    if method in TOGETHER and len(batches) > 1:
+        sizes = sorted({tuple(picture.shape[-2:]) for picture in read})
+        raise ValueError(f"images must have one size for {method}, whose maps depend on all of them, got {sizes}")
     results = []
     for rows in tqdm(batches, desc=method, unit="batch", delay=3, disable=not progress or len(batches) == 1):
         own = read if shares_picture else read[rows]

@@ -1,6 +1,6 @@
 """Turn sentences into what the towers take, or say what is wrong with them.
 
-Exports `to_tokens`.
+Exports `to_tokens` and `check_begin`.
 """
 
 import unicodedata
@@ -115,6 +115,15 @@ def _check_ends(clip: HookedCLIP, ids: list[int], word_ids: list[int | None]) ->
         )
 
 
+def check_begin(clip: HookedCLIP, input_ids: InputIds) -> None:
+    """Raise a ValueError unless each row begins with the tokenizer's begin token, where the model has one."""
+    begin = [getattr(clip.tokenizer, f"{kind}_token_id", None) for kind in ("bos", "cls")]
+    begin = [token for token in begin if token is not None]
+    wrong = [row for row in input_ids.tolist() if row[0] not in begin]
+    if clip.text.begin_tokens and begin and wrong:
+        raise ValueError(f"token ids must begin with the begin token, {begin[0]}, got {shorten(wrong[0])}")
+
+
 def _encode_ids(clip: HookedCLIP, ids: torch.Tensor):
     check_dense("token ids", ids)
     whole = not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
@@ -126,10 +135,7 @@ def _encode_ids(clip: HookedCLIP, ids: torch.Tensor):
     vocabulary, ids = clip.text.vocabulary, ids.long()
     if ids.min() < 0 or ids.max() >= vocabulary:
         raise ValueError(f"token ids must be in [0, {vocabulary}), got [{int(ids.min())}, {int(ids.max())}]")
-    begin = [getattr(clip.tokenizer, f"{kind}_token_id", None) for kind in ("bos", "cls")]
-    begin = [token for token in begin if token is not None]
-    if clip.text.begin_tokens and begin and int(ids[0]) not in begin:
-        raise ValueError(f"token ids must begin with the begin token, {begin[0]}, got {shorten(ids.tolist())}")
+    check_begin(clip, ids[None])
     end = int(clip.text.find_end(ids[None].to(clip.device)))
     if end != len(ids) - 1 and not clip.text.sees_padding:
         raise ValueError(

@@ -86,9 +86,13 @@ def load(
                 AutoImageProcessor, source, "preprocessor_config.json", quiet=processor is not None, backend="pil"
             )
     if processor is not None:
-        with _reading(processor):
-            tokenizer = tokenizer or AutoTokenizer.from_pretrained(processor)
-            image_processor = image_processor or AutoImageProcessor.from_pretrained(processor, backend="pil")
+        try:
+            with _reading(processor):
+                tokenizer = tokenizer or AutoTokenizer.from_pretrained(processor)
+                image_processor = image_processor or AutoImageProcessor.from_pretrained(processor, backend="pil")
+        except ValueError as error:
+            lacking = "image processor" if tokenizer else "tokenizer"
+            raise ValueError(f"processor {processor!r} holds no {lacking} that can be read: {error}") from error
     elif tokenizer is None and Path(source).is_file():
         warnings.warn(
             f"{source!r} has no tokenizer: pass processor=, or only token ids will be understood", stacklevel=2
@@ -135,7 +139,9 @@ def _reading(source: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except BROKEN as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        if isinstance(error, pickle.UnpicklingError):
+            reason = "weights must be a state dict of tensors, as model.state_dict() gives, and are another object"
         raise ValueError(f"the files of {source!r} are broken, or of no model that can be had: {reason}") from error
 
 
@@ -177,6 +183,8 @@ def _check_kinds(source: str, model: nn.Module) -> None:
         kinds |= {name: entry["dtype"] for name, entry in header.items() if "dtype" in entry}
     for path in [] if kinds else folder.glob("pytorch_model*.bin"):
         state = torch.load(path, map_location="meta", weights_only=True)
+        if nested := [name for name, value in state.items() if not isinstance(value, torch.Tensor)]:
+            raise ValueError(f"{path} must hold tensors by name, as model.state_dict() gives, got {nested[:3]}")
         kinds |= {name: "F" if value.is_floating_point() else str(value.dtype) for name, value in state.items()}
     weights = {name for name, _ in model.named_parameters()}
     if wrong := [f"{name} {kind}" for name, kind in kinds.items() if name in weights and "F" not in kind]:

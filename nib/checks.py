@@ -1,7 +1,7 @@
 """Check the arguments that many functions share, before any work.
 
-Exports `check_count`, `check_seed`, `check_number`, `check_flag`, `check_choice`, `check_dense`,
-`check_tensor`, `check_finite`, `read_limit`, `to_floats`, `to_real`, `is_changed`, `name_place` and `shorten`.
+Exports `check_count`, `check_seed`, `check_number`, `check_flag`, `check_choice`, `check_dense`, `check_tensor`,
+`check_finite`, `check_normalised`, `read_limit`, `to_floats`, `to_real`, `is_changed`, `name_place` and `shorten`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +16,7 @@ from torch import nn
 from nib import limits
 
 LARGEST = 1e30  # of a parameter: float32 ends at 3e38
+FURTHEST = 20.0  # of a normalised pixel from 0; black and white lie within 3
 
 
 def check_count(name: str, value: int, fewest: int = 1, limit: str | None = None) -> None:
@@ -84,6 +85,15 @@ def check_finite(what: str, values: torch.Tensor) -> None:
     """Refuse NaN and infinity."""
     if not values.isfinite().all():
         raise ValueError(f"{what} must be finite, got NaN or infinity")
+
+
+def check_normalised(what: str, pixel_values: torch.Tensor) -> None:
+    """Refuse pixels that lie too far from 0 to be normalised."""
+    if pixel_values.numel() and (furthest := float(pixel_values.abs().max())) > FURTHEST:
+        raise ValueError(
+            f"{what} must be normalised, within {FURTHEST:g} of 0, got up to {furthest:.4g}: pass a picture of 0"
+            " to 255 as a uint8 array (height, width, 3)"
+        )
 
 
 def to_floats(name: str, values) -> np.ndarray:

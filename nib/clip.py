@@ -41,11 +41,19 @@ class HookedCLIP:
         for name, given, is_tokenizer in (("tokenizer", tokenizer, True), ("image_processor", image_processor, False)):
             if given is not None and not (callable(given) and hasattr(given, "convert_ids_to_tokens") == is_tokenizer):
                 raise TypeError(f"{name} must be the {name} of a model, or None, got {type(given).__name__}")
+        if hasattr(image_processor, "image_processor"):
+            kind = type(image_processor).__name__
+            raise TypeError(f"image_processor must be that of the processor, processor.image_processor, got a {kind}")
+        if quantised := [name for name, part in model.named_modules() if callable(getattr(part, "weight", None))]:
+            raise ValueError(f"model must have weights that can be differentiated through, {quantised[0]} is quantised")
         _check_processor(image_processor)
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.image, self.text = build_towers(model, tokenizer)
+        for name, tower in (("vision", self.image), ("text", self.text)):
+            if not len(tower.blocks):
+                raise ValueError(f"the {name} tower must have at least one block (num_hidden_layers), got none")
 
     def __getstate__(self) -> dict:
         return {name: value for name, value in vars(self).items() if name not in ("image", "text")}
@@ -77,13 +85,19 @@ class HookedCLIP:
         """Refuse what no forward pass can run on, and take the towers anew: a module may have been replaced."""
         if torch.get_default_device().type == "meta":
             raise ValueError("torch's default device must be one that holds numbers, got meta")
+        if any(weight.is_meta for weight in self.model.parameters()):
+            raise ValueError("the model's weights must hold numbers, and some are on the meta device")
+        if any(weight.is_inference() for weight in self.model.parameters()):
+            raise ValueError("the model's weights must be made and cast outside of torch.inference_mode(), not so some")
         kinds = {weight.dtype for weight in self.model.parameters() if weight.is_floating_point() and weight.ndim}
         if len(kinds) > 1:
             found = ", ".join(sorted(map(str, kinds)))
             raise ValueError(f"the model's weights must be of one type, got {found}: cast it with model.to(dtype)")
         now = build_towers(self.model, self.tokenizer)
-        parts = attrgetter("blocks", "norm", "projection", "head")
-        if any(a is not b for old, new in zip((self.image, self.text), now) for a, b in zip(parts(old), parts(new))):
+        parts = attrgetter("blocks", "norm", "projection", "head", "embeddings", "enter")
+        pairs = [pair for old, new in zip((self.image, self.text), now) for pair in zip(parts(old), parts(new))]
+        modules = [pair for pair in pairs if isinstance(pair[1], nn.Module) and type(pair[1]) is not nn.Identity]
+        if any(old is not new for old, new in modules) or self.text.padding_id != now[1].padding_id:
             self.image, self.text = now
         changed = ["the model"] if {"get_image_features", "get_text_features"} & set(vars(self.model)) else []
         for name, tower in (("vision_model", now[0]), ("text_model", now[1])):

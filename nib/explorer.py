@@ -138,7 +138,7 @@ def _describe(item: "Attribution", label: str) -> dict:
         "label": label,
         "method": item.method,
         "similarity": _round(item.similarity),
-        "unit": "" if item.image_difference is None else "cosine",  # only sums of Theorem 3 have it
+        "unit": item.unit,
         "patches": _round(item.image_scores.ravel()),
         "word_scores": _round(item.word_scores),
     }

@@ -38,12 +38,17 @@ def _encode_images(model: nn.Module, size: int) -> Callable:
     return encode
 
 
+def _embed_patches(vision: nn.Module) -> Callable:
+    """Return the embeddings of pictures of any size; they are looked up at each call, as they may be replaced."""
+    return lambda pixel_values: vision.embeddings(pixel_values, interpolate_pos_encoding=True)
+
+
 def _clip_image(model: nn.Module) -> ImageTower:
     """CLIP: the class token first, which is pooled, normed and projected."""
     vision, config = model.vision_model, model.vision_model.config
     return ImageTower(
         encode=_encode_images(model, config.image_size), blocks=vision.encoder.layers, norm=vision.post_layernorm,
-        projection=model.visual_projection, embeddings=partial(vision.embeddings, interpolate_pos_encoding=True),
+        projection=model.visual_projection, embeddings=_embed_patches(vision),
         enter=vision.pre_layrnorm, patch=config.patch_size, image_size=config.image_size, channels=config.num_channels,
         class_tokens=1,
     )  # fmt: skip
@@ -56,7 +61,7 @@ def _siglip_image(model: nn.Module) -> ImageTower:
         raise ValueError("a SigLIP without its pooling head (vision_use_head=False) has no embedding of pictures")
     return ImageTower(
         encode=_encode_images(model, config.image_size), blocks=vision.encoder.layers, norm=vision.post_layernorm,
-        projection=vision.head, head=vision.head, embeddings=partial(vision.embeddings, interpolate_pos_encoding=True),
+        projection=vision.head, head=vision.head, embeddings=_embed_patches(vision),
         enter=nn.Identity(), patch=config.patch_size, image_size=config.image_size, channels=config.num_channels,
         class_tokens=0,
     )  # fmt: skip

@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+
 from nib.checks import shorten
 
 if TYPE_CHECKING:
@@ -24,7 +27,10 @@ def to_path(name: str, path: str | os.PathLike) -> Path:
         raise TypeError(f"{name} must be a path, got {type(path).__name__}")
     if not str(path).strip() or "\0" in str(path):
         raise ValueError(f"{name} must be a path, got {str(path)!r}")
-    return Path(path).expanduser()
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{name} must be a path, got {shorten(str(path))}: {error}") from error
 
 
 def make_folder(folder: Path) -> None:
@@ -75,14 +81,24 @@ def choose_quoting(columns: Iterable[Iterable]) -> int:
 
 
 def name_index(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """Return a table whose index, where it has a name, is a column."""
-    return frame.reset_index() if any(name is not None for name in frame.index.names) else frame
+    """Return a table whose index, where it has a name, is a column; a ValueError refuses to lose one of text."""
+    names = [name for name in frame.index.names if name is not None]
+    if taken := [name for name in names if name in frame.columns]:
+        raise ValueError(f"the index must not be called like a column, got {taken[0]!r} twice")
+    if not names and len(frame) and (frame.index.nlevels > 1 or frame.index.dtype.kind not in "iu"):
+        raise ValueError(f"an index that is no row number must have a name, got {shorten(frame.index[0])}")
+    return frame.reset_index() if names else frame
 
 
 def write_csv(frame: "pd.DataFrame", path: Path, **options) -> None:
     """Write a table as CSV; a ValueError refuses columns with names of several levels, which would be rows."""
     if frame.columns.nlevels > 1:
         raise ValueError(f"columns must have one name each, got {frame.columns.nlevels} levels: join them")
+    if len(set(map(str, frame))) < frame.shape[1]:
+        raise ValueError(f"columns must have one name each, got two of one among {shorten(list(frame))}")
+    for name, column in frame.items():
+        if column.dtype == object and any(isinstance(value, (np.ndarray, torch.Tensor)) for value in column):
+            raise ValueError(f"cells of a CSV must be numbers or text, column {name!r} holds arrays: they would be cut")
     texts = frame.select_dtypes(exclude="number")
     quoting = choose_quoting([frame.columns, *(column for _, column in texts.items())])
     frame.to_csv(path, index=False, lineterminator="\n", quoting=quoting, **options)

@@ -22,13 +22,14 @@ from nib.inputs import Caption, Picture, to_list, to_picture, to_pixel_values, t
 from nib.integrate import dot, integrate, warn_of_zero
 from nib.integrate import quadrature as place_nodes
 from nib.methods.attention import open_attention
+from nib.pictures import warn_of_raw
 from nib.towers import Split
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass
+@dataclass(eq=False)
 class Interactions:
     """Signed scores of each pair of a word and a patch, in cosine units: positive ones raise the similarity together.
 
@@ -95,6 +96,7 @@ def interactions(
     quadrature: str = "riemann_right",
     lambda_min: float = 0.0,
     batch_size: int = 64,
+    truncate: bool = False,
 ) -> Interactions | list[Interactions]:
     """Explain which word of a caption goes with which patch of a picture.
 
@@ -108,6 +110,7 @@ def interactions(
         n_steps, quadrature, lambda_min: the path, of both towers; see `nib.integrate.quadrature`. Coordinates of the
             embeddings, unlike cosines, change most near 0: few nodes leave a large `gap`.
         batch_size: rows of hidden states at once, and twice as many of the captions', which are shorter.
+        truncate: cut captions longer than the model's context instead of raising.
 
     Returns:
         `Interactions`, or a list for several captions.
@@ -126,8 +129,9 @@ def interactions(
     warn_of_zero(quadrature, n_steps, lambda_min)
     path = dict(n_steps=n_steps, rule=quadrature, lambda_min=float(lambda_min))
     with clip.ready():
-        tokens = to_tokens(clip, captions)
+        tokens = to_tokens(clip, captions, truncate)
         pixel_values = to_pixel_values(clip, image)
+        warn_of_raw(clip, pixel_values, stacklevel=3)
         found = _take_apart(clip, pixel_values, tokens, layers, path, int(batch_size))
     if not all(np.isfinite([result.similarity, result.gap, result.scores.sum()]).all() for result in found):
         raise ValueError(

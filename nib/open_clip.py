@@ -25,6 +25,7 @@ WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors",
 WAYS = ("shortest", "squash")
 RESAMPLE = {name.lower(): Resampling[name] for name in ("NEAREST", "BILINEAR", "BICUBIC", "LANCZOS")}
 HEAD = 64  # width of an attention head, where no config says otherwise
+HEADS = {1280: 80, 1408: 88, 1664: 104}  # by the width of a picture tower: open_clip's ViT-H-14, -g-14 and -bigG-14
 # What a config may say beside shapes without changing the architecture, and the value that it must have.
 PLAIN = {"pool_type": ("tok", "argmax"), "ls_init_value": (None,), "mlp_ratio": (4.0, 4), "proj_bias": (False,)}
 PLAIN |= dict.fromkeys(("attentional_pool", "no_ln_pre", "no_causal_mask", "embed_cls", "output_tokens"), (False, None))
@@ -71,7 +72,8 @@ def read_open_clip(
     shape = _read_shape(state, weights)
     made, prepared = (_read_part(described, part, config) for part in ("model_cfg", "preprocess_cfg"))
     towers = {side: _read_part(made, f"{side}_cfg", config) for side in ("vision", "text")}
-    heads = {side: towers[side].get("head_width", HEAD) for side in towers}
+    usual = HEADS.get(shape["vision_width"], HEAD) if config is None else HEAD
+    heads = {side: towers[side].get("head_width", usual if side == "vision" else HEAD) for side in towers}
     for side, width in heads.items():
         check_count(f"head_width of {side}_cfg", width)
     heads = {side: max(1, shape[f"{side}_width"] // width) for side, width in heads.items()}
@@ -83,7 +85,8 @@ def read_open_clip(
         if config is None:
             warnings.warn(
                 f"{weights.name} does not say its activation: gelu is taken, as in open_clip's own models; pass"
-                " quick_gelu=True for weights that were trained from OpenAI's with its activation",
+                " quick_gelu=True for weights that were trained from OpenAI's with its activation. Nor does it say its"
+                f" heads: {heads} are taken; a folder with an {CONFIG} says both",
                 stacklevel=4,
             )
     sides = {
@@ -136,6 +139,8 @@ def _read_shape(state: dict[str, Tensor], path: Path) -> dict[str, int]:
     needed = ("visual.conv1.weight", "visual.positional_embedding", "visual.proj", "token_embedding.weight",
               "positional_embedding", "text_projection", "visual.transformer.resblocks.0.mlp.c_fc.weight",
               "transformer.resblocks.0.mlp.c_fc.weight")  # fmt: skip
+    if any(name.startswith(("text_model.", "vision_model.")) for name in state):
+        raise ValueError(f"{path} holds weights by transformers' names: pass the folder, with its config.json")
     if lacking := [name for name in needed if name not in state]:
         raise ValueError(
             f"{path} is no CLIP of OpenAI's architecture (two transformers, a class token): it has no {lacking[0]!r}."

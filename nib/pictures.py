@@ -1,9 +1,10 @@
 """Turn pictures into what the towers take, and back, or say what is wrong with them.
 
-Exports `to_pixel_values`, `read_pictures` and `to_picture`.
+Exports `to_pixel_values`, `read_pictures`, `to_picture` and `warn_of_raw`.
 """
 
 import os
+import warnings
 from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +14,10 @@ import torch
 from PIL import Image, ImageOps
 
 from nib import limits
-from nib.checks import check_dense, check_finite, name_place, read_limit, shorten, to_real
+from nib.checks import check_dense, check_finite, check_normalised, name_place, read_limit, shorten, to_real
 from nib.clip import HookedCLIP
 from nib.shapes import PixelValues
 
-FURTHEST = 20.0  # of a normalised pixel from 0; black and white lie within 3
 Picture = Image.Image | str | Path | np.ndarray | torch.Tensor
 
 
@@ -25,7 +25,7 @@ def to_pixel_values(clip: HookedCLIP, picture: Picture) -> PixelValues:
     """Prepare one picture.
 
     Args:
-        picture: a PIL image or a path (any mode; turned upright and into RGB), an array
+        picture: a PIL image or a path (any mode; turned upright and into RGB, transparent parts over white), an array
             (height, width) or (height, width, 3 or 4) of uint8 or of floats in [0, 1], or a tensor
             (channels, height, width) of pixel values that are already normalised.
 
@@ -67,6 +67,18 @@ def _read(clip: HookedCLIP, picture: Picture) -> PixelValues:
         raise ValueError(f"the image processor and the model do not belong together: {error}") from error
 
 
+def warn_of_raw(clip: HookedCLIP, pixel_values: PixelValues, stacklevel: int = 5) -> None:
+    """Warn of pixel values that lie in [0, 1] and fill it, as those of a picture that was not normalised do."""
+    if pixel_values.numel() and getattr(clip.image_processor, "do_normalize", False):
+        least, most = pixel_values.flatten(1).aminmax(dim=1)
+        if raw := ((least >= 0) & (most <= 1) & (most - least > 0.5)).nonzero()[:, 0].tolist():
+            warnings.warn(
+                f"pixel values of rows {raw[:10]} lie in [0, 1], as before they are normalised by the image processor's"
+                " mean and standard deviation, which this model expects",
+                stacklevel=stacklevel,
+            )
+
+
 def _join_patches(clip: HookedCLIP, made) -> PixelValues:
     """Put a processor's list of patches, channels last in each, together to a picture; its padding is left out."""
     (rows, columns), patch = made["spatial_shapes"][0].tolist(), clip.image.patch
@@ -82,8 +94,10 @@ def to_picture(clip: HookedCLIP, pixel_values: PixelValues) -> np.ndarray:
     height, width = (side * clip.image.patch for side in clip.grid(pixel_values))
     picture = pixel_values[0, :, :height, :width].detach().float().cpu().movedim(0, -1).numpy()
     if clip.image_processor is not None:
-        if clip.image_processor.do_normalize:
-            picture = picture * np.array(clip.image_processor.image_std) + np.array(clip.image_processor.image_mean)
+        processor = clip.image_processor
+        if processor.do_normalize:
+            picture = picture * np.array(processor.image_std) + np.array(processor.image_mean)
+        picture = picture / (255 * (processor.rescale_factor if processor.do_rescale else 1))
     else:  # the scale is unknown: show the whole range
         picture = (picture - picture.min()) / max(float(np.ptp(picture)), 1e-12)
     picture = np.round(255 * picture.clip(0, 1)).astype(np.uint8)
@@ -110,7 +124,11 @@ def _open(picture: Picture) -> Image.Image:
     if picture.mode[0] in "IF":  # converting would clip these to white or black
         raise ValueError(f"a picture must have 8 bits a channel, got mode {picture.mode!r}: pass an array in [0, 1]")
     try:
-        return ImageOps.exif_transpose(picture).convert("RGB")
+        picture = ImageOps.exif_transpose(picture)
+        if picture.has_transparency_data:  # white shines through, as transformers' processors have it
+            picture = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        return picture.convert("RGB")
     except ValueError as error:
         raise ValueError(f"a picture must have a mode that Pillow makes RGB of, got {picture.mode!r}") from error
 
@@ -168,9 +186,5 @@ def _check_pixel_values(clip: HookedCLIP, pixel_values: torch.Tensor) -> PixelVa
             " smaller, or raise nib.limits.patches"
         )
     check_finite("the pixel values", pixel_values)
-    if (furthest := float(pixel_values.abs().max())) > FURTHEST:
-        raise ValueError(
-            f"pixel values must be normalised, within {FURTHEST:g} of 0, got up to {furthest:.4g}: pass a picture of 0"
-            " to 255 as a uint8 array (height, width, 3)"
-        )
+    check_normalised("pixel values", pixel_values)
     return (pixel_values.clone() if pixel_values.is_inference() else pixel_values)[None]

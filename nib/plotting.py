@@ -19,7 +19,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
-from nib.checks import LARGEST, check_count, check_number, shorten, to_floats
+from nib.checks import LARGEST, check_count, check_number, name_place, shorten, to_floats
 from nib.files import check_file, name_index, to_path, write_csv, write_whole
 from nib.heatmaps import upsample
 
@@ -33,7 +33,9 @@ PRINT = {
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
     "figure.titlesize": 8,
-}
+    "figure.facecolor": "white",  # a dark style would leave white letters on it
+    "axes.facecolor": "white",
+} | dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), "black")
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -59,6 +61,8 @@ def draw_map(axes: Axes, picture: np.ndarray, scores: np.ndarray, limit: float |
         scores: (grid_h, grid_w), signed and finite.
         limit: the score drawn in full colour; the largest absolute score if None.
     """
+    if not isinstance(axes, Axes):
+        raise TypeError(f"axes must be matplotlib's Axes, got {type(axes).__name__}")
     picture, scores, raw = to_floats("a picture", picture), to_floats("a map", scores), np.asarray(picture)
     whole = all(values.size and np.isfinite(values).all() for values in (picture, scores)) and raw.dtype == np.uint8
     if not whole or scores.ndim != 2 or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (1,), (3,)):
@@ -80,14 +84,14 @@ def draw_map(axes: Axes, picture: np.ndarray, scores: np.ndarray, limit: float |
     axes.set_axis_off()
 
 
-def draw_words(axes: Axes, words: Sequence[str], scores: np.ndarray) -> None:
+def draw_words(axes: Axes, words: Sequence[str], scores: np.ndarray, label: str = "score (cosine)") -> None:
     """Draw one bar a word, in reading order from the top, red for and blue against."""
-    limit = symmetric_limit(scores)
-    if np.shape(scores) != (len(words),):
-        raise ValueError(f"words and scores must be equally many, got {len(words)} and the shape {np.shape(scores)}")
+    limit, words, scores = symmetric_limit(scores), list(words), to_floats("scores of words", scores)
+    if scores.shape != (len(words),):
+        raise ValueError(f"words and scores must be equally many, got {len(words)} and the shape {scores.shape}")
     axes.barh(range(len(words)), scores, color=plt.get_cmap(COLOURS)(0.5 + 0.45 * np.sign(scores)))
     axes.axvline(0, color="0.4", linewidth=0.8)
-    axes.set(xlim=(-1.15 * limit, 1.15 * limit), xlabel="score (cosine)")
+    axes.set(xlim=(-1.15 * limit, 1.15 * limit), xlabel=label)
     axes.locator_params(axis="x", nbins=4)
     axes.set_yticks(range(len(words)), [as_written(word, 30) for word in words])
     axes.set_ylim(max(len(words), 6) - 0.5, -0.5)  # a few words do not make thick bars
@@ -101,16 +105,22 @@ def add_colour_bar(figure: Figure, axes, limit: float, label: str = "patch score
 
 @plt.rc_context(PRINT)
 def plot_attribution(
-    picture: np.ndarray, image_scores: np.ndarray, words: Sequence[str], word_scores: np.ndarray, title: str
+    picture: np.ndarray,
+    image_scores: np.ndarray,
+    words: Sequence[str],
+    word_scores: np.ndarray,
+    title: str,
+    unit: str = "cosine",
 ) -> Figure:
     """Show the picture, its signed map and the signed words side by side."""
+    unit = f" ({unit})" if unit else ""
     figure = new_figure(WIDTH, max(2.6, 0.16 * len(words) + 1.0))
     left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1.2, 0.9))
     draw_map(middle, picture, image_scores)
     left.imshow(picture)
     left.set_axis_off()
-    add_colour_bar(figure, middle, symmetric_limit(image_scores))
-    draw_words(right, words, word_scores)
+    add_colour_bar(figure, middle, symmetric_limit(image_scores), f"patch score{unit}")
+    draw_words(right, words, word_scores, f"score{unit}")
     figure.suptitle(as_written(title))
     return figure
 
@@ -146,7 +156,10 @@ def plot_maps(
     side = min(1.75, (WIDTH - (0.6 if share_limits else 0)) / columns)
     figure = new_figure(side * columns + (0.6 if share_limits else 0), (side + 0.32) * rows)
     panels = figure.subplots(rows, columns, squeeze=False)
-    limit = symmetric_limit(np.concatenate([np.ravel(scores) for scores in maps.values()]))
+    for title, scores in maps.items():
+        with name_place(f"map {title!r}", len(maps)):
+            symmetric_limit(scores)
+    limit = symmetric_limit(np.concatenate([to_floats("a map", scores).ravel() for scores in maps.values()]))
     for axes in panels.flat:
         axes.set_axis_off()
     for axes, (title, scores) in zip(panels.flat, maps.items()):
@@ -175,7 +188,11 @@ def plot_methods(
         columns: panels in a row.
     """
     check_count("columns", columns)
+    maps = scores.values() if isinstance(scores, Mapping) else [None]
+    if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in maps):
+        raise TypeError(f"scores must be a mapping of methods to (image_scores, word_scores), got {shorten(scores)}")
     check_count("the number of methods", len(scores))
+    columns = min(columns, len(scores))
     rows = -(-len(scores) // columns)
     figure = new_figure(WIDTH, 2.25 * rows)
     panels = figure.subfigures(rows, columns, squeeze=False).flat

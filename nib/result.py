@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nib.interaction import Interactions
 
 
-@dataclass
+@dataclass(eq=False)  # arrays have no one answer
 class Attribution:
     """Signed scores of the patches of one picture and the words of one caption.
 
@@ -73,6 +73,11 @@ class Attribution:
         """The finest map that there is: (height, width) at pixels, else (grid_h, grid_w)."""
         return self.image_scores if self.image_pixel_scores is None else self.image_pixel_scores
 
+    @property
+    def unit(self) -> str:
+        """What the scores add up to by Theorem 3, "cosine" or "logit"; empty for a method without such a sum."""
+        return "" if self.image_difference is None else self.parameters.get("target", "cosine")
+
     def heatmap(self, size: tuple[int, int] | None = None) -> np.ndarray:
         """Return the map as (height, width) in [0, 1], by default at the size of the picture."""
         if size is not None and not (isinstance(size, (tuple, list)) and len(size) == 2):
@@ -99,7 +104,7 @@ class Attribution:
                 title += f"\nthe padding, which this model sees, holds {self.padding_score:+.3f} of the text's sum"
             if self.parameters["rectified"]:
                 title += "\nthe sums are those before negative scores were set to 0, what is shown is after"
-        return plot_attribution(self.picture, self.image_map, self.words, self.word_scores, title)
+        return plot_attribution(self.picture, self.image_map, self.words, self.word_scores, title, self.unit)
 
     def _describe_sum(self, number: int, side: str) -> str:
         difference, gap = getattr(self, f"{side}_difference"), getattr(self, f"{side}_gap")

@@ -1,6 +1,7 @@
 """Cut a tower at any block.
 
-Exports `Tower`, `ImageTower`, `TextTower` and `Split`. What a tower is made of in each family is in `nib.families`.
+Exports `Tower`, `ImageTower`, `TextTower`, `Split` and `of_this_thread`. What a tower is made of in each family is in
+`nib.families`.
 
 The blocks before a cut run without gradients, the rest is a function of the hidden states. Nothing of transformers'
 forwards is written again: the blocks get the very arguments of a real forward pass, which a hook captures and which
@@ -21,6 +22,12 @@ from torch import Tensor, nn
 
 from nib import last_block, pooling_head
 from nib.shapes import AttentionMask, Embeds, GridScores, HiddenStates, InputIds, PairValues, PixelValues, TokenScores
+
+
+def of_this_thread(hook: Callable) -> Callable:
+    """Let a hook act on passes of this thread alone: others may run the same modules, and theirs go on."""
+    thread = threading.get_ident()
+    return lambda *args: hook(*args) if threading.get_ident() == thread else None
 
 
 @dataclass
@@ -181,16 +188,13 @@ class Tower:
         """Catch what this thread's next call of `block` gets, states first, and stop the forward pass there."""
         names = list(inspect.signature(type(block).forward).parameters)[1:]
         captured: list = []
-        thread = threading.get_ident()
 
         def hook(module, args, kwargs):
-            if threading.get_ident() != thread:  # another thread runs the same model: its pass goes on
-                return
             arguments = dict(zip(names, args)) | kwargs
             captured.extend((arguments.pop(names[0]), arguments))
             raise _Stop
 
-        handle = block.register_forward_pre_hook(hook, with_kwargs=True)
+        handle = block.register_forward_pre_hook(of_this_thread(hook), with_kwargs=True)
         try:
             yield captured
         except _Stop:

@@ -49,6 +49,8 @@ def verify(clip: HookedCLIP, picture=None, text: str | None = None, n_steps: int
     if not isinstance(clip, HookedCLIP):
         raise TypeError(f"clip must be what nib.load or nib.HookedCLIP gives, got {type(clip).__name__}")
     check_count("n_steps", n_steps, 2, limit="nodes")  # captum takes no fewer
+    if text is not None and clip.tokenizer is None:
+        raise ValueError("text needs a tokenizer, and this model came without: pass processor=, or no text")
     training = [module for module in clip.model.modules() if module.training]
     clip.model.eval()
     with torch.inference_mode(False), torch.enable_grad():
@@ -226,12 +228,18 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     if args.json:
-        print(json.dumps(rows, indent=1, default=float))
+        numbers = [{name: _to_json(value) for name, value in row.items()} for row in rows]
+        print(json.dumps(numbers, indent=1, allow_nan=False))
     else:
         for row in rows:
             limit = "" if np.isinf(row["limit"]) else f"(at most {row['limit']:.1e})"
             print(f"{'ok  ' if row['passed'] else 'FAIL'}  {row['check']:90} {row['value']:.2e} {limit}")
     return int(not all(row["passed"] for row in rows))
+
+
+def _to_json(value):
+    """Return a value that JSON holds: null for NaN and infinity."""
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 if __name__ == "__main__":

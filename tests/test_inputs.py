@@ -66,7 +66,8 @@ def test_arrays(clip, picture):
     assert torch.equal(to_pixel_values(clip, array / 255), expected)
     assert torch.equal(to_pixel_values(clip, (array / 255).astype(np.float32)), expected)
     assert torch.equal(to_pixel_values(clip, np.full((60, 60), 0.999)), to_pixel_values(clip, np.ones((60, 60))))
-    assert torch.equal(to_pixel_values(clip, np.dstack([array, array[..., 0]])), expected)
+    opaque = np.dstack([array, np.full_like(array[..., 0], 255)])
+    assert torch.equal(to_pixel_values(clip, opaque), expected)
     assert torch.equal(to_pixel_values(clip, array[..., 0]), to_pixel_values(clip, picture.getchannel("R")))
 
 

@@ -141,7 +141,8 @@ def read_mask(clip: HookedCLIP, pair: Mapping[str, Any], name: str, key: str) ->
     if isinstance(mask, np.ma.MaskedArray):
         raise ValueError(f"{name} of pair {key!r} must not be a masked array: fill it")
     with suppress(ValueError):  # ragged lists
-        mask = mask.cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
+        mask = ImageOps.exif_transpose(mask) if isinstance(mask, Image.Image) else mask
+        mask = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
     if isinstance(image, str | Path):
         image = Image.open(Path(image).expanduser())
     if isinstance(image, Image.Image):
@@ -183,6 +184,8 @@ def to_rows(pairs: Pairs) -> Pairs:
         ValueError: columns that are not equally long.
     """
     if hasattr(pairs, "column_names"):
+        if not hasattr(pairs, "__len__"):
+            raise TypeError(f"pairs must be read by number, got {type(pairs).__name__}: take a Dataset, or list(pairs)")
         return pairs
     if isinstance(pairs, pd.DataFrame):
         return pairs.to_dict("records")

@@ -37,6 +37,8 @@ def save_table(frame: pd.DataFrame, path: str | Path) -> None:
         if path.suffix == ".csv":
             write_csv(frame, partial)
         else:
+            if tensors := [name for name in frame if any(isinstance(value, Tensor) for value in frame[name])]:
+                raise ValueError(f"column {shorten(tensors[0])} holds tensors: make them numbers or lists")
             texts = {name: column.map(str, na_action="ignore") for name, column in frame.items() if _is_mixed(column)}
             try:  # names must be text, and attrs what JSON holds
                 if len(set(map(str, frame))) < frame.shape[1]:
@@ -51,7 +53,7 @@ def save_table(frame: pd.DataFrame, path: str | Path) -> None:
 def _is_mixed(column: pd.Series) -> bool:
     kinds = {type(value) for value in column.dropna()} if column.dtype == object else set()
     numbers = all(issubclass(kind, (int, float, np.number)) and kind is not bool for kind in kinds)
-    return any(issubclass(kind, (Tensor, PurePath)) for kind in kinds) or (len(kinds) > 1 and not numbers)
+    return any(issubclass(kind, PurePath) for kind in kinds) or (len(kinds) > 1 and not numbers)
 
 
 def _count_keys(column: pd.Series) -> int:

@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 from nib.clip import HookedCLIP
 from nib.methods import METHODS
 from nib.shapes import AttentionMask, Embeds, InputIds, PixelValues, TokenScores
+from nib.towers import of_this_thread
 
 
 def attribute_text_to_batch(
@@ -47,7 +48,8 @@ def attribute_text_to_batch(
 @contextmanager
 def _embed_all_pictures_as(clip: HookedCLIP, embeds: Embeds) -> Iterator[None]:
     # The zero keeps the graph: nib differentiates both towers at once.
-    handle = clip.image.projection.register_forward_hook(lambda module, args, output: embeds + 0 * output)
+    hook = of_this_thread(lambda module, args, output: embeds + 0 * output)
+    handle = clip.image.projection.register_forward_hook(hook)
     try:
         yield
     finally:

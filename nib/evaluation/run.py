@@ -60,7 +60,8 @@ def evaluate(
             with the map of a prompt for what is not there, the column `absent`; "randomisation" with that of re-drawn
             models, which runs the method three times more; see `nib.metrics`. "infidelity" and "max_sensitivity" are
             captum's.
-        batch_size: pairs at once; the released code's is 32, and NIB's text scores under "released" depend on it.
+        batch_size: pairs at once; the released code's is 32. NIB's text scores under "released" depend on it, and so
+            do the maps of `agi`.
         shard: (i, n) evaluates batches i, i + n, i + 2 n ...; the tables of all n shards are the whole table.
         output: folder for the parts; None keeps nothing.
         truncate: cut captions longer than the model's context instead of raising.

@@ -134,7 +134,7 @@ class Parts:
                 reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
             warnings.warn(f"{path} is no part of this evaluation and is computed again: {reason}", stacklevel=3)
         frame = work.measure()
-        frame.attrs["sum"] = _sum_up(frame)
+        frame.attrs["sum"] = _sum_up(frame, path.name)
         save_table(frame, path)
         return _read_part(path, work.batch.ids)
 
@@ -185,14 +185,14 @@ def _read_part(path: Path, ids: list[str]) -> pd.DataFrame:
         raise ValueError(f"it has the columns {dict(kept.dtypes.map(str))}")
     if kept["id"].tolist() != ids * (len(kept) // len(ids)):
         raise ValueError("it is of other pairs")
-    if kept.attrs.pop("sum", None) != _sum_up(kept):
+    if kept.attrs.pop("sum", None) != _sum_up(kept, path.name):
         raise ValueError("its numbers are not those that were written")
     return kept
 
 
-def _sum_up(part: pd.DataFrame) -> str:
-    """Return one hash of all values of a part, bit for bit."""
-    return hash_all(*(repr(part[name].tolist()) for name in part))
+def _sum_up(part: pd.DataFrame, name: str) -> str:
+    """Return one hash of all values of a part, bit for bit, and of its name."""
+    return hash_all(name, *(repr(part[name].tolist()) for name in part))
 
 
 def describe(setting: Any) -> str:

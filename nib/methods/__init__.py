@@ -68,5 +68,6 @@ METHODS = {name: guard(name, method) for name, method in METHODS.items()}
 
 # What the released code calls layer 9 is the input of block 9 for NIB and its output for these.
 ONE_LATER = ("m2ib", "gradcam", "objectness")
+TOGETHER = ("agi",)  # maps depend on the pairs of a call
 
-__all__ = ["METHODS", "ONE_LATER", "PRESETS", "Scores", "orthogonal_text"]
+__all__ = ["METHODS", "ONE_LATER", "PRESETS", "TOGETHER", "Scores", "orthogonal_text"]

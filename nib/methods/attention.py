@@ -18,7 +18,7 @@ from nib.clip import HookedCLIP
 from nib.methods.pairs import cut, over_pairs, to_scores
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, InputIds, PairValues, PixelValues
-from nib.towers import Split, Tower
+from nib.towers import Split, Tower, of_this_thread
 
 NAME = "nib_open"
 
@@ -65,10 +65,8 @@ def record(blocks: nn.ModuleList, attention: Callable[[nn.Module], nn.Module]) -
             switched by `open_attention`, or the blocks did not run once.
     """
     attentions: list[Tensor] = []
-    handles = [
-        attention(block).register_forward_hook(lambda module, args, outputs: attentions.append(outputs[1]))
-        for block in blocks
-    ]
+    keep = of_this_thread(lambda module, args, outputs: attentions.append(outputs[1]))
+    handles = [attention(block).register_forward_hook(keep) for block in blocks]
     try:
         yield attentions
     finally:

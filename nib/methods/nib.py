@@ -16,7 +16,7 @@ from nib.integrate import quadrature as place_nodes
 from nib.methods.pairs import check_pairs
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, HiddenStates, InputIds, PairValues, PixelValues, Targets, TokenScores
-from nib.towers import Split
+from nib.towers import Split, TextTower
 
 PAPER = {"n_steps": 10, "quadrature": "riemann_right", "lambda_min": 0.0}
 # "truncated" is ours, not the paper's: the path leaves out the stretch next to 0, on which the layer norms
@@ -163,7 +163,11 @@ def place_baseline(split: Split, kinds: Tensor, baseline: str | Tensor) -> Hidde
     if isinstance(baseline, Tensor):
         baseline = to_real("baseline", baseline)
         if tuple(baseline.shape) != (n_kinds, z.shape[-1]) or not baseline.isfinite().all():
-            raise ValueError(f"baseline must be finite and ({n_kinds}, {z.shape[-1]}), got {tuple(baseline.shape)}")
+            side = "caption" if isinstance(split.tower, TextTower) else "picture"
+            raise ValueError(
+                f"baseline of the {side} must be finite and ({n_kinds}, {z.shape[-1]}), got {tuple(baseline.shape)};"
+                " give two, of picture and caption, where they differ"
+            )
         states = torch.cat([baseline.to(z), z.new_zeros(PADDING + 1 - n_kinds, z.shape[-1])])
         return torch.where((kinds == PADDING)[..., None], z, states[kinds])
     if baseline == "zero":

@@ -13,6 +13,7 @@ from nib.clip import HookedCLIP, run_ready
 from nib.methods.pairs import check_ids, check_inputs, check_pairs
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, Embeds, InputIds, PixelValues
+from nib.towers import of_this_thread
 
 
 def orthogonal_text(method: Callable[..., Scores], distractors: InputIds, n_atoms: int = 5) -> Callable[..., Scores]:
@@ -95,7 +96,8 @@ def pursue(text: Tensor, atoms: Embeds, n_atoms: int) -> Tensor:
 @contextmanager
 def _project_off(clip: HookedCLIP, basis: Tensor) -> Iterator[None]:
     """Take a span out of every embedding of a text."""
-    handle = clip.text.projection.register_forward_hook(lambda _, args, embeds: embeds - embeds @ basis @ basis.T)
+    hook = of_this_thread(lambda _, args, embeds: embeds - embeds @ basis @ basis.T)
+    handle = clip.text.projection.register_forward_hook(hook)
     try:
         yield
     finally:

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nib.checks import check_count, check_finite, check_seed, check_tensor, shorten
+from nib.captions import check_begin
+from nib.checks import check_count, check_finite, check_normalised, check_seed, check_tensor, shorten
 from nib.clip import HookedCLIP, run_ready
 from nib.methods.scores import Scores
+from nib.pictures import warn_of_raw
 from nib.shapes import AttentionMask, InputIds, PairValues, PixelScores, PixelValues
 from nib.towers import Split
 
@@ -39,6 +41,8 @@ def guard(name: str, method: Callable[..., Scores]) -> Callable[..., Scores]:
         if pixel_values.shape[1] != clip.image.channels or min(pixel_values.shape[2:]) < clip.image.patch:
             least = f"{clip.image.channels} channels and sides of at least {clip.image.patch}"
             raise ValueError(f"pixel_values must have {least}, got {tuple(pixel_values.shape)}")
+        check_normalised("pixel_values", pixel_values)
+        warn_of_raw(clip, pixel_values)
         check_ids(clip, input_ids)
         check_pairs(pixel_values, input_ids, attention_mask, 1)
         real, pooled = clip.text.locate(input_ids, attention_mask)
@@ -52,6 +56,7 @@ def guard(name: str, method: Callable[..., Scores]) -> Callable[..., Scores]:
                 "input_ids must have their end token behind the begin token (padding goes to the right), not so in"
                 f" rows {early[:10]}"
             )
+        check_begin(clip, input_ids)
         inputs = [
             values.clone() if isinstance(values, Tensor) and values.is_inference() else values
             for values in (pixel_values, input_ids, attention_mask)
@@ -65,6 +70,11 @@ def guard(name: str, method: Callable[..., Scores]) -> Callable[..., Scores]:
                 f"{name} must give finite scores, got NaN or infinity in {', '.join(broken)}: the model's weights or"
                 " config, the input, or a parameter holds numbers that are too large or too small for"
                 f" {clip.dtype}; called with {shorten(parameters)}"
+            )
+        if zero := (scores["similarity"] == 0).nonzero()[:, 0].tolist():
+            raise ValueError(
+                f"embeddings must have a direction, and those of rows {zero[:10]} have the similarity 0: the model's"
+                " weights are 0, or too small or too large"
             )
         return Scores(**scores)
 

@@ -18,7 +18,7 @@ from nib.clip import HookedCLIP
 from nib.methods.pairs import cut, over_pairs, to_scores
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, Embeds, InputIds, PairValues, PixelValues, TokenScores
-from nib.towers import Split
+from nib.towers import Split, of_this_thread
 
 
 @dataclass
@@ -239,8 +239,10 @@ def _record(blocks: list[tuple[nn.Module, ...]]) -> Iterator[list[dict]]:
         kept = {"out": out}
         recorded.append(kept)
         for name, layer in zip(("query", "key", "value"), layers):
-            handles.append(layer.register_forward_hook(lambda _, args, value, k=kept, n=name: k.update({n: value})))
-        handles.append(out.register_forward_pre_hook(lambda _, args, k=kept: k.update(output=args[0])))
+            keep = of_this_thread(lambda _, args, value, k=kept, n=name: k.update({n: value}))
+            handles.append(layer.register_forward_hook(keep))
+        keep = of_this_thread(lambda _, args, k=kept: k.update(output=args[0]))
+        handles.append(out.register_forward_pre_hook(keep))
     try:
         yield recorded
     finally:

@@ -167,6 +167,8 @@ def _read(scores: GridScores, masks: torch.Tensor) -> tuple[torch.Tensor, torch.
     if empty := (~masks.flatten(1).any(1)).nonzero()[:, 0].tolist():
         raise ValueError(f"every mask must have at least one pixel, rows {empty[:10]} have none")
     check_finite("scores", scores)
+    if scores.shape[1] > masks.shape[1] or scores.shape[2] > masks.shape[2]:
+        raise ValueError(f"a map must not be finer than its mask, got {tuple(scores.shape)} and {tuple(masks.shape)}")
     large = upsample(scores.double(), masks.shape[1:])
     largest = large.abs().amax((1, 2), keepdim=True)
     kept, there = scores.double().abs() >= 1e-12 * scores.double().abs().amax((1, 2), keepdim=True), scores != 0

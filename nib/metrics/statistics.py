@@ -4,6 +4,7 @@ Exports `bootstrap_interval`, `summarise`, `compare` and `holm`. Shares of pairs
 interval, and McNemar's exact test.
 """
 
+import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
 from functools import lru_cache, partial
 from itertools import islice
@@ -79,6 +80,8 @@ def summarise(values: pd.DataFrame, by: str | Sequence[str]) -> pd.DataFrame:
     rows = []
     for key, group in values.groupby(by, sort=False, dropna=False):
         _check_ids(group, dict(zip(by, key)), values.columns)
+        if "metric" in group and len(mixed := group["metric"].unique()) > 1:
+            raise ValueError(f"{dict(zip(by, key))} mixes the metrics {shorten(list(mixed))}: group by metric, too")
         found = group["value"].dropna().to_numpy()
         hit = _find_hit(found, group)
         interval = bootstrap_interval if hit is None else partial(_wilson_interval, hit=hit)
@@ -117,23 +120,28 @@ def compare(values: pd.DataFrame, by: Sequence[str], column: str = "method", ref
     values, by = _check_table(values, by, taken, column)
     if not isinstance(reference, Hashable) or reference not in set(values[column]):
         raise ValueError(f"the reference must be one of {sorted(set(values[column]), key=str)}, got {reference!r}")
-    rows = []
+    rows, left_out = [], []
     for key, group in values.groupby(by, sort=False, dropna=False):
         for method, own in group.groupby(column, sort=False, dropna=False):
             _check_ids(own, dict(zip(by, key)) | {column: method}, values.columns)
         table = group.pivot(index="id", columns=column, values="value")
         if reference not in table:
+            left_out.append((key, reference))
             continue
         for method in group[column].unique():
             if method == reference:
                 continue
             first, second = table[[method, reference]].dropna().to_numpy().T
             if len(first) < 2:
+                left_out.append((key, method))
                 continue
             hit = _find_hit(np.concatenate([first, second]), group)
             compared = _compare_means(first - second) if hit is None else _compare_shares(first, second, hit)
             names = {**dict(zip(by, key)), column: method}
             rows.append({**names, "n": len(first), "difference": (first - second).mean(), **compared})
+    if left_out:
+        named = "; ".join(f"{', '.join(map(str, key))}: {name}" for key, name in left_out[:5])
+        warnings.warn(f"not compared, for want of at least two pairs with the reference: {named}", stacklevel=2)
     frame = pd.DataFrame(rows, columns=[*by, column, "n", "difference", "low", "high", "p"])
     return frame.assign(p_holm=holm(frame["p"].to_numpy(float)))
 

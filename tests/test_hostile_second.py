@@ -1,0 +1,415 @@
+"""What a picture, a model or a table may be that is not what it seems: the right number, or a word."""
+
+import copy
+import json
+import pickle
+import threading
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image, ImageOps
+from torch import nn
+from transformers import CLIPModel, CLIPProcessor
+
+import nib
+from nib import metrics
+from nib.evaluation import save_table
+from nib.inputs import to_picture, to_pixel_values
+from nib.open_clip import read_open_clip
+from nib.plotting import draw_map, draw_words, plot_maps, plot_methods, save_figure
+from nib.verify import main, verify
+from tests.conftest import make_config
+from tests.test_open_clip import to_open_clip
+
+TEXT = "a dog next to a dog on the grass"
+
+
+@pytest.fixture(scope="module")
+def picture():
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture
+def own(model_folder):
+    """A model that a test may change."""
+    return nib.load(model_folder)
+
+
+# ---- pictures
+
+
+def cut_out(picture, mode):
+    half = Image.new("L", picture.size)
+    half.paste(255, (0, 0, 30, 60))
+    picture = picture.convert({"LA": "L"}.get(mode, "RGB"))
+    picture.putalpha(half)
+    return picture
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparent_parts_are_white_as_the_processor_has_them(clip, picture, mode):
+    cut = cut_out(picture, mode)
+    on_white = np.array(picture.convert("L").convert("RGB") if mode == "LA" else picture)
+    on_white[:, 30:] = 255
+    assert torch.equal(to_pixel_values(clip, cut), to_pixel_values(clip, on_white))
+    own = clip.image_processor(images=cut.convert("RGBA"), return_tensors="pt")["pixel_values"]
+    assert torch.equal(to_pixel_values(clip, cut), own.to(clip.dtype))
+    if mode == "RGBA":
+        assert torch.equal(to_pixel_values(clip, np.array(cut)), to_pixel_values(clip, on_white))
+
+
+def test_a_transparent_colour_of_a_palette_is_told_by_its_number(clip, tmp_path):
+    picture = Image.new("P", (60, 60), 1)
+    picture.putpalette([200, 10, 10, 200, 10, 10])  # two entries of one colour, of which the first is transparent
+    picture.paste(0, (0, 0, 60, 30))
+    picture.save(tmp_path / "p.png", transparency=0)
+    expected = Image.new("RGB", (60, 60), (200, 10, 10))
+    expected.paste("white", (0, 0, 60, 30))
+    assert torch.equal(to_pixel_values(clip, tmp_path / "p.png"), to_pixel_values(clip, expected))
+
+
+@pytest.mark.parametrize("factor", [1 / 255, 1 / 127.5, 1.0, None])
+def test_the_picture_of_a_result_knows_the_rescale_factor(own, picture, factor):
+    processor, expected = own.image_processor, np.array(picture)
+    scale = 255 * (1.0 if factor is None else factor)
+    processor.do_rescale, processor.rescale_factor = factor is not None, factor
+    processor.image_mean, processor.image_std = [scale * 0.5] * 3, [scale * 0.25] * 3
+    assert np.abs(to_picture(own, to_pixel_values(own, picture)).astype(int) - expected).max() <= 1
+    processor.do_normalize = False
+    if scale == 1:
+        assert np.abs(to_picture(own, to_pixel_values(own, picture)).astype(int) - expected).max() <= 1
+
+
+def test_pixels_that_were_not_normalised(clip, tokens, picture):
+    raw = torch.from_numpy(np.array(picture)).movedim(2, 0)[None].double()
+    ids = tokens["input_ids"][:1]
+    with pytest.raises(ValueError, match="pixel_values must be normalised, within 20 of 0, got up to 255"):
+        nib.METHODS["nib"](clip, raw, ids)
+    for call in (
+        lambda: nib.METHODS["gradcam"](clip, raw / 255, ids),
+        lambda: nib.attribute(clip, raw[0] / 255, TEXT, method="gradcam"),
+        lambda: nib.interactions(clip, raw[0] / 255, TEXT),
+    ):
+        with pytest.warns(UserWarning, match=r"pixel values of rows \[0\] lie in \[0, 1\]"):
+            call()
+
+
+def test_ids_begin_with_the_begin_token(clip, pixel_values):
+    with pytest.raises(ValueError, match=r"begin with the begin token, 1329, got \[320, 5, 1330\]"):
+        nib.METHODS["nib"](clip, pixel_values[:1], torch.tensor([[320, 5, 1330]]))
+
+
+# ---- methods and results
+
+
+def test_agi_takes_all_pairs_of_a_call_together(clip, pixel_values):
+    texts = ["a cat", "a dog", "snow"]
+    found = [
+        nib.attribute(clip, list(pixel_values), texts, method="agi", n_steps=2, batch_size=size) for size in (1, 64)
+    ]
+    for one, other in zip(*found):
+        np.testing.assert_allclose(one.image_scores, other.image_scores, atol=1e-9)
+    with pytest.raises(ValueError, match=r"images must have one size for agi.* got \[\(36, 60\), \(60, 60\)\]"):
+        nib.attribute(clip, [pixel_values[0], pixel_values[1, :, :36]], texts[:2], method="agi")
+
+
+@pytest.mark.parametrize(("parameters", "unit"), [({}, "cosine"), ({"target": "logit"}, "logit")])
+def test_a_figure_names_the_unit_of_its_scores(clip, pixel_values, parameters, unit):
+    result = nib.attribute(clip, pixel_values[0], TEXT, n_steps=2, **parameters)
+    labels = [text for axes in result.plot().axes for text in (axes.get_ylabel(), axes.get_xlabel()) if text]
+    assert sorted(labels) == [f"patch score ({unit})", f"score ({unit})"]
+    assert f'"unit":"{unit}"' in result.to_html()
+
+
+def test_a_figure_of_another_method_names_no_unit(clip, pixel_values):
+    figure = nib.attribute(clip, pixel_values[0], TEXT, method="saliency").plot()
+    assert {text for axes in figure.axes for text in (axes.get_ylabel(), axes.get_xlabel())} == {
+        "", "patch score", "score"
+    }  # fmt: skip
+
+
+def test_results_are_told_apart_by_what_they_are(clip, pixel_values):
+    first, second = nib.attribute(clip, list(pixel_values[:2]), "a cat", n_steps=1)
+    assert first != second
+    assert first in [second, first]
+
+
+def test_a_dark_style_leaves_a_figure_readable(clip, pixel_values, tmp_path):
+    result = nib.attribute(clip, pixel_values[0], TEXT, n_steps=1)
+    save_figure(result.plot(), result.to_frame(), tmp_path / "light")
+    with plt.style.context("dark_background"):
+        save_figure(result.plot(), result.to_frame(), tmp_path / "dark")
+    dark, light = (np.array(Image.open(tmp_path / f"{name}.png").convert("L")) for name in ("dark", "light"))
+    assert (dark[:40] < 128).sum() == (light[:40] < 128).sum() > 0  # the letters of the title
+
+
+def test_interactions_can_cut_a_caption(clip, pixel_values):
+    with pytest.warns(UserWarning, match="its end is cut off"):
+        between = nib.interactions(clip, pixel_values[0], "dog " * 40, n_steps=1, truncate=True)
+    assert set(between.words) == {"dog"}
+
+
+GREY, MAP = np.full((60, 60, 3), 128, np.uint8), np.array([[1.0, -2.0], [0.5, 0.0]])
+DRAWN = {
+    "which map": (lambda: plot_maps(GREY, {"good": MAP, "bad": MAP * np.nan}), ValueError, "map 'bad': "),
+    "no pairs": (lambda: plot_methods(GREY, ["a"], {"nib": MAP[0, 0]}), TypeError, "scores must be a mapping of"),
+    "no mapping": (lambda: plot_methods(GREY, ["a"], [(MAP, [1.0])]), TypeError, "scores must be a mapping of"),
+    "no axes": (lambda: draw_map(plt, GREY, MAP), TypeError, "axes must be matplotlib's Axes, got module"),
+}
+
+
+@pytest.mark.parametrize(("call", "kind", "message"), DRAWN.values(), ids=DRAWN)
+def test_what_cannot_be_drawn(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call()
+
+
+def test_what_can_be_drawn():
+    axes = plt.figure().add_subplot()
+    draw_words(axes, (word for word in "ab"), torch.tensor([1.0, 2.0], requires_grad=True))
+    draw_map(axes, GREY, torch.tensor(MAP, requires_grad=True))
+    plot_methods(GREY, ["a"], {"nib": (MAP, [1.0])}, columns=100).draw_without_rendering()
+    plt.close("all")
+
+
+# ---- models
+
+
+def test_objects_that_are_no_parts_of_a_model(clip):
+    processor = CLIPProcessor(clip.image_processor, clip.tokenizer)
+    with pytest.raises(TypeError, match=r"that of the processor, processor\.image_processor, got a CLIPProcessor"):
+        nib.HookedCLIP(clip.model, clip.tokenizer, processor)
+    with torch.device("meta"):
+        nowhere = nib.HookedCLIP(CLIPModel(make_config()), clip.tokenizer, clip.image_processor)
+    with pytest.raises(ValueError, match="must hold numbers, and some are on the meta device"):
+        nib.attribute(nowhere, torch.zeros(3, 60, 60), "a cat")
+    small = torch.ao.quantization.quantize_dynamic(CLIPModel(make_config()), {nn.Linear})
+    with pytest.raises(ValueError, match=r"can be differentiated through, .* is quantised"):
+        nib.HookedCLIP(small)
+    empty = make_config()
+    empty.text_config.num_hidden_layers = 0
+    with pytest.raises(ValueError, match=r"the text tower must have at least one block \(num_hidden_layers\)"):
+        nib.HookedCLIP(CLIPModel(empty))
+
+
+def test_weights_that_were_cast_in_inference_mode(own):
+    with torch.inference_mode():
+        own.model.double()
+    with pytest.raises(ValueError, match=r"outside of torch.inference_mode"):
+        nib.attribute(own, torch.zeros(3, 60, 60), "a cat")
+
+
+def test_a_model_without_a_direction(own, picture):
+    own.model.visual_projection.weight.data *= 0
+    with pytest.raises(ValueError, match=r"embeddings must have a direction, .* rows \[0\] have the similarity 0"):
+        nib.attribute(own, picture, "a cat")
+
+
+def flip_tokens(model):
+    part = model.text_model.embeddings
+    part.token_embedding = nn.Embedding.from_pretrained(part.token_embedding.weight.flip(0).clone())
+
+
+def scale_norm(model):
+    part = copy.deepcopy(model.vision_model.pre_layrnorm)
+    part.weight.data *= 1.5
+    model.vision_model.pre_layrnorm = part
+
+
+def scale_patches(model):
+    part = copy.deepcopy(model.vision_model.embeddings)
+    part.patch_embedding.weight.data *= 1.5
+    model.vision_model.embeddings = part
+
+
+@pytest.mark.parametrize("method", ["mfaba", "input_x_gradient"])
+@pytest.mark.parametrize("change", [flip_tokens, scale_norm, scale_patches])
+def test_a_module_replaced_after_opening_is_used(own, picture, change, method):
+    change(own.model)
+    late = nib.attribute(own, picture, TEXT, method=method)
+    now = nib.attribute(nib.HookedCLIP(own.model, own.tokenizer, own.image_processor), picture, TEXT, method=method)
+    assert late.similarity == now.similarity
+    np.testing.assert_array_equal(late.image_scores, now.image_scores)
+    np.testing.assert_array_equal(late.token_scores, now.token_scores)
+
+
+@pytest.mark.parametrize("method", ["mask_clip", "grad_eclip", "chefer"])
+def test_a_pass_of_another_thread_leaves_a_method_alone(own, picture, method):
+    """The other thread's pass comes in the middle of the method's own, inside its hooks."""
+    alone = nib.attribute(own, picture, "a cat", method=method)
+    other = torch.zeros(2, 3, 60, 60)
+
+    def run_another(module, args, output):
+        handle.remove()
+        thread = threading.Thread(target=lambda: own.model.get_image_features(pixel_values=other))
+        thread.start()
+        thread.join()
+
+    handle = own.model.vision_model.encoder.layers[-1].mlp.register_forward_hook(run_another)
+    beside = nib.attribute(own, picture, "a cat", method=method)
+    np.testing.assert_allclose(beside.image_scores, alone.image_scores, atol=1e-6)
+
+
+@pytest.mark.parametrize(("width", "heads"), [(1280, 16), (1408, 16), (1664, 16), (128, 2)])
+def test_the_heads_of_a_bare_state_dict(tmp_path, width, heads):
+    """open_clip's ViT-H-14, ViT-g-14 and ViT-bigG-14 have wider heads than 64, which no shape tells."""
+    config = make_config(2, hidden_size=width, num_attention_heads=heads, num_hidden_layers=1)
+    torch.save(to_open_clip(CLIPModel(config)), tmp_path / "weights.pt")
+    with pytest.warns(UserWarning, match=f"Nor does it say its heads: {{'vision': {heads}, 'text': 1}} are taken"):
+        model, _ = read_open_clip(None, tmp_path / "weights.pt")
+    assert model.config.vision_config.num_attention_heads == heads
+
+
+def test_weights_that_are_no_state_dict(model_folder, own, tmp_path):
+    for file in model_folder.iterdir():
+        if file.suffix != ".safetensors":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    path = tmp_path / "pytorch_model.bin"
+    torch.save({"epoch": 3, "state_dict": own.model.state_dict()}, path)
+    with pytest.raises(ValueError, match=r"must hold tensors by name, as model.state_dict\(\) gives, got \['epoch'"):
+        nib.load(tmp_path)
+    torch.save(own.model, path)
+    with pytest.raises(ValueError, match=r"must be a state dict of tensors, .* and are another object"):
+        nib.load(tmp_path)
+    path.unlink()
+    with pytest.raises(ValueError, match="holds weights by transformers' names: pass the folder"):
+        nib.load(model_folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden_act": "quickgelu"}, "KeyError: 'quickgelu'"),
+        ({"layer_norm_eps": "1e-5"}, "'layer_norm_eps'.* '1e-5'"),
+        ({"patch_size": [12, 12]}, "TypeError: "),
+    ],
+)
+def test_a_config_of_wrong_values(model_folder, tmp_path, change, message):
+    for file in model_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["vision_config"] |= change
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=message):
+        nib.load(tmp_path)
+
+
+def test_a_processor_folder_without_a_tokenizer(model_folder, tmp_path):
+    bare, empty = tmp_path / "bare", tmp_path / "empty"
+    bare.mkdir(), empty.mkdir()
+    for file in ("config.json", "model.safetensors", "preprocessor_config.json"):
+        (bare / file).write_bytes((model_folder / file).read_bytes())
+    with pytest.raises(ValueError, match=r"processor '.*empty' holds no tokenizer that can be read"):
+        nib.load(bare, processor=empty)
+
+
+def test_verify_says_what_it_does_not_use(own, capsys):
+    with pytest.raises(ValueError, match="text needs a tokenizer"):
+        verify(nib.HookedCLIP(own.model), text="a cat")
+    main(["--json"])
+    rows = json.loads(capsys.readouterr().out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert rows[-1]["limit"] is None
+
+
+# ---- tables
+
+
+FRAMES = {
+    "index of text": (pd.DataFrame({"drop": [1.0, 2.0]}, index=["nib", "gradcam"]), "must have a name, got 'nib'"),
+    "index called like a column": (pd.DataFrame({"id": [1]}, index=pd.Index([2], name="id")), "got 'id' twice"),
+    "tensors": (pd.DataFrame({"v": [torch.tensor(0.123456789)]}), "column 'v' holds"),
+}
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize(("frame", "message"), FRAMES.values(), ids=FRAMES)
+def test_a_table_that_would_lose_numbers(tmp_path, ending, frame, message):
+    with pytest.raises(ValueError, match=message):
+        save_table(frame, tmp_path / f"t.{ending}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (pd.DataFrame({"map": [np.arange(5000.0)]}), "column 'map' holds arrays: they would be cut"),
+        (pd.DataFrame([[1, 2]], columns=["v", "v"]), "columns must have one name each"),
+        (pd.DataFrame([[1, 2]], columns=[1, "1"]), "columns must have one name each"),
+    ],
+)
+def test_a_csv_that_would_lose_numbers(tmp_path, frame, message):
+    with pytest.raises(ValueError, match=message):
+        save_table(frame, tmp_path / "t.csv")
+
+
+def test_a_filtered_table_is_written(tmp_path):
+    save_table(pd.DataFrame({"v": [1.0, 2.0, 3.0]})[1:], tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_text() == "v\n2.0\n3.0\n"
+
+
+def test_compare_names_what_it_leaves_out():
+    table = pd.DataFrame({"id": [1, 2, 3, "1", "2", "3"], "method": ["nib"] * 3 + ["cam"] * 3, "metric": "x"})
+    with pytest.warns(UserWarning, match="not compared, for want of .*: x: cam"):
+        assert not len(metrics.compare(table.assign(value=[1.0, 2, 3, 4, 5, 7]), ["metric"]))
+    table = pd.DataFrame({"id": list("abc"), "method": "cam", "metric": "y", "value": 1.0})
+    both = pd.concat([table, table.assign(metric="x"), table.assign(metric="x", method="nib")])
+    with pytest.warns(UserWarning, match="not compared, .*: y: nib"):
+        assert metrics.compare(both, ["metric"])["metric"].tolist() == ["x"]
+
+
+def test_summarise_does_not_mix_metrics():
+    table = pd.DataFrame({"method": "nib", "metric": ["image_drop", "image_increase"], "value": [1.0, 100.0]})
+    with pytest.raises(ValueError, match=r"mixes the metrics \['image_drop', 'image_increase'\]"):
+        metrics.summarise(table, "method")
+
+
+def test_a_map_that_is_finer_than_its_mask():
+    with pytest.raises(ValueError, match=r"must not be finer than its mask, got \(1, 14, 7\) and \(1, 7, 7\)"):
+        metrics.auc(torch.rand(1, 14, 7), torch.eye(7)[None])
+
+
+def test_a_mask_is_turned_as_its_file_says(clip, picture, tmp_path):
+    mask, turned = Image.fromarray(np.triu(np.ones((60, 60), np.uint8)) * 255), Image.Exif()
+    turned[0x0112] = 3
+    picture.save(tmp_path / "p.png", exif=turned)
+    mask.save(tmp_path / "m.png", exif=turned)
+
+    def localise(mask):
+        pair = dict(id="x", text="a dog", image=tmp_path / "p.png", masks=mask)
+        return nib.evaluate(clip, [pair], ["gradcam"], metrics=["localisation"], progress=False)["value"].tolist()
+
+    opened = Image.open(tmp_path / "m.png")
+    np.testing.assert_equal(localise(opened), localise(ImageOps.exif_transpose(opened)))
+    as_tensor = torch.tensor(np.array(ImageOps.exif_transpose(opened))).float().requires_grad_()
+    np.testing.assert_equal(localise(as_tensor), localise(opened))
+
+
+def test_pairs_that_have_no_numbers(clip):
+    pairs = nib.datasets.load("scenes", limit=2).to_iterable_dataset()
+    with pytest.raises(TypeError, match="pairs must be read by number, got IterableDataset"):
+        nib.evaluate(clip, pairs, "random")
+
+
+def test_a_part_under_the_name_of_another(clip, picture, tmp_path):
+    pairs = [dict(id="x", text="a dog", image=picture)]
+    first = nib.evaluate(clip, pairs, ["gradcam", "random"], output=tmp_path, progress=False)
+    of_gradcam, of_random = sorted(tmp_path.iterdir())
+    of_random.write_bytes(of_gradcam.read_bytes())
+    with pytest.warns(UserWarning, match="is no part of this evaluation and is computed again"):
+        again = nib.evaluate(clip, pairs, ["gradcam", "random"], output=tmp_path, progress=False)
+    pd.testing.assert_frame_equal(first, again)
+
+
+def test_a_path_of_nobody(clip, pixel_values):
+    result = nib.attribute(clip, pixel_values[0], "a cat", method="random")
+    with pytest.raises(ValueError, match=r"path must be a path, got '~nobody_x/p\.html'"):
+        result.to_html("~nobody_x/p.html")
+
+
+def test_a_result_survives_a_pickle(clip, pixel_values):
+    result = nib.attribute(clip, pixel_values[0], "a cat", method="random")
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(result)).image_scores, result.image_scores)
