@@ -46,7 +46,7 @@ def load(
         limit: how many rows. Of an embedded data set the first, of the others a random sample, of
             which a smaller one is the beginning of a larger one. By default all, but 1000 of
             `flickr8k` and `imagenet`, 2000 of `conceptual_captions`, and of `tiny_imagenet` the first
-            5 pictures of each class, of which a smaller `limit` draws.
+            5 pictures of each class, of which a smaller `limit` draws; a larger one is refused.
         seed: of the sample.
         ids: take exactly these rows, in this order: a list of ids, or a file written by `save_ids`,
             whose captions are then used too.
@@ -59,8 +59,9 @@ def load(
         A `datasets.Dataset` with the columns `id` (unique), `image` (PIL) and `text`; `captions` (all
         of them, the first is `text`) where a picture has several; `objects` (names) and `masks` in the
         embedded ones (a PIL palette picture of the same size; pixel value i is where `objects[i - 1]`
-        is seen, 0 is background). The chosen pictures are held in memory as they were stored. Its attribute
-        `skipped` lists as {"id", "reason"} the rows left out because the picture cannot be decoded or has no caption.
+        is seen, 0 is background). The chosen pictures are held in memory as they were stored; one that is
+        given by a path is read from there whenever its row is. Its attribute `skipped` lists
+        as {"id", "reason"} the rows left out because the picture cannot be decoded or has no caption.
 
     Raises:
         KeyError: unknown name.
@@ -79,7 +80,10 @@ def load(
     kind = "embedded" if name in NAMES else "public" if name in SOURCES else "own"
     if kind == "own" and not os.path.exists(where):  # also of a name that is too long for one
         known = sorted([*NAMES, *SOURCES])
-        raise KeyError(f"data set must be one of {known} or a folder or file of your own, got {shorten(str(name))}")
+        why = "" if isinstance(name, str) else ", a path at which nothing lies (names are given as text)"
+        raise KeyError(
+            f"data set must be one of {known} or a folder or file of your own, got {shorten(str(name))}{why}"
+        )
     _check_options(name, kind, path=path, image_column=image_column, text_column=text_column)
     ids, texts = read_ids(ids)
     if kind == "embedded":
@@ -94,7 +98,7 @@ def load(
 
 def _warn_of(name: str | Path, skipped: list[dict]) -> None:
     if skipped:
-        named = ", ".join(entry["id"] for entry in skipped[:10])
+        named = ", ".join(f"{entry['id']:.300}" for entry in skipped[:10])
         more = f" and {len(skipped) - 10} more" if len(skipped) > 10 else ""
         warnings.warn(
             f"{len(skipped)} of the rows of {str(name)!r} cannot be used: {named}{more} (the reasons are in `skipped`)",

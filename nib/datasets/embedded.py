@@ -20,8 +20,9 @@ NAMES = ("scenes", "captions", "objects", "aerial", "unseen")
 
 def with_article(noun: str) -> str:
     """Put "a" or "an" before a noun, by its first letter and not by its sound: "an apple", "a hour", "an unicorn"."""
-    if not noun:
-        raise ValueError("a noun must have at least one letter, got ''")
+    if not isinstance(noun, str) or not noun.strip():
+        raise ValueError(f"a noun must have at least one letter, got {shorten(noun)}")
+    noun = noun.strip()
     return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
 
 

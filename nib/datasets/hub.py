@@ -1,6 +1,6 @@
 """Open one split of a data set on the hub, in its cache, or in a folder of the same form.
 
-Exports `open_split`.
+Exports `find_split` and `open_split`.
 """
 
 import re
@@ -8,13 +8,25 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from datasets import Dataset, Image, IterableDataset, load_dataset, load_dataset_builder
+from datasets import Dataset, DatasetBuilder, Image, IterableDataset, load_dataset, load_dataset_builder
 from huggingface_hub import HfApi
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 from huggingface_hub.file_download import repo_folder_name
 
 from nib.hub import SECONDS, UNREACHABLE
+
+
+def find_split(path: str | Path, split: str | None) -> tuple[DatasetBuilder, str, dict]:
+    """Return what reads a data set, the name of a split (None: the only one), and where it lies."""
+    with _explain(path):
+        where = _locate(str(path))
+        builder = load_dataset_builder(**where)
+    splits = sorted(str(name) for name in builder.config.data_files)
+    split = splits[0] if split is None and len(splits) == 1 else split
+    if split not in splits:
+        raise ValueError(f"split of {str(path)!r} must be one of {splits}, got {split!r}")
+    return builder, split, where
 
 
 def open_split(
@@ -33,14 +45,8 @@ def open_split(
         FileNotFoundError: it cannot be had, and how it can.
         ValueError: unknown split, or missing columns.
     """
-    with _explain(path):
-        where, revision = _locate(str(path))
-        builder = load_dataset_builder(**where, revision=revision)
+    builder, split, where = find_split(path, split)
     files = builder.config.data_files
-    splits = sorted(str(name) for name in files)
-    split = splits[0] if split is None and len(splits) == 1 else split
-    if split not in splits:
-        raise ValueError(f"split of {str(path)!r} must be one of {splits}, got {split!r}")
     with _explain(path):
         rows = builder.as_streaming_dataset(split=split)
         found = rows.column_names or list(next(iter(rows)))
@@ -50,24 +56,24 @@ def open_split(
         if not streamed:
             rows = load_dataset(
                 where["path"], split=split, data_files={split: list(files[split])}, features=rows.features,
-                revision=revision, verification_mode="no_checks",
+                revision=where["revision"], verification_mode="no_checks",
             )  # fmt: skip
     return rows.select_columns(list(columns)).cast_column(columns[0], Image(decode=False)) if columns else rows
 
 
-def _locate(path: str) -> tuple[dict[str, str], str | None]:
+def _locate(path: str) -> dict[str, str | None]:
     """Say where to read: a folder, a state of the hub, or what an earlier session left in its cache."""
     if Path(path).is_dir():
-        return {"path": str(Path(path).resolve())}, None
+        return {"path": str(Path(path).resolve()), "revision": None}
     try:
-        return {"path": path}, HfApi().dataset_info(path, timeout=SECONDS).sha
+        return {"path": path, "revision": HfApi().dataset_info(path, timeout=SECONDS).sha}
     except UNREACHABLE:
         snapshots = Path(HF_HUB_CACHE, repo_folder_name(repo_id=path, repo_type="dataset"), "snapshots").glob("*/")
         newest = max(snapshots, key=lambda folder: folder.stat().st_mtime, default=None)
         if newest is None:
             raise
         kind = "webdataset" if any(newest.rglob("*.tar")) else "parquet"  # its card may name splits that are not there
-        return {"path": kind, "data_dir": str(newest)}, None
+        return {"path": kind, "data_dir": str(newest), "revision": None}
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from datasets import Dataset, Image
 from datasets.table import InMemoryTable
 
 from nib.checks import shorten
-from nib.datasets.hub import open_split
+from nib.datasets.hub import find_split, open_split
 from nib.datasets.rows import find_twins, name_captions, pick, to_ids
 
 IMAGES = ("image", "jpg", "png", "file_name", "filename", "image_path", "file", "path")
@@ -84,6 +84,19 @@ def _open(path: Path, split: str | None) -> tuple[Dataset | list[dict], list[str
             return _open(path, inner[0])
         if inner:  # `datasets` would read '001' in them as 1, and "null" as nothing
             raise ValueError(f"split of {str(path)!r} must be one of {shorten(inner)}, got {split!r}")
+        builder, split, _ = find_split(path, split)
+        chosen = builder.config.data_files[split]
+        read = {Path(file) for files in builder.config.data_files.values() for file in files}
+        beside = {other for folder in {file.parent for file in read} for other in folder.glob("[!.]*.*")} - read
+        if lost := sorted(other.name for other in beside if other.suffix in READERS):
+            raise ValueError(
+                f"{shorten(lost)} in {str(path)!r} would not be read: call the one table of a folder metadata.csv (or"
+                " .jsonl or .parquet), or pass the file itself"
+            )
+        if builder.name == "csv" or Path(chosen[0]).suffix == ".jsonl":  # `datasets` would read '001' in them as 1
+            if len(chosen) > 1:
+                raise ValueError(f"a split of {str(path)!r} must be one table, got {shorten([*map(str, chosen)])}")
+            return *_open(Path(chosen[0]), None)[:2], path
         rows = open_split(path, split)
         return rows, rows.column_names, path
     table = tables[0] if tables else path
@@ -106,9 +119,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
     pandas would take the first fields for names of rows, and move all others by a column.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
+        reader, header = csv.reader(file, strict=True), []
         try:
+            header = next(reader, [])
             for row in reader:
                 if len(row) > len(header):
                     raise ValueError(
@@ -116,7 +129,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
                         f" comma in quotation marks; it starts with {shorten(row[0])}"
                     )
         except csv.Error as error:
-            raise ValueError(f"line {reader.line_num}: {error}") from error
+            if str(error) != "unexpected end of data":  # pandas says where the quotation begins that has no end
+                raise ValueError(f"line {reader.line_num}: {error}") from error
     if twice := sorted({name for name in header if header.count(name) > 1}):
         raise ValueError(f"the header names column {', '.join(twice)} twice")
     return pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -124,12 +138,25 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 def _read_jsonl(path: Path) -> pd.DataFrame:
     """Read a mapping a line as it stands, None where one lacks a column: pandas would make all numbers of one kind."""
-    rows = [json.loads(line) for line in path.read_text("utf-8-sig").split("\n") if line.strip()]
+    rows = []
+    for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), 1):
+        try:
+            rows += [json.loads(line, object_pairs_hook=_to_mapping)] if line.strip() else []
+        except (ValueError, RecursionError) as error:  # json's own words count lines from this one
+            column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+            raise ValueError(f"line {number}{column}: {getattr(error, 'msg', error)}") from error
     json.dumps(rows, ensure_ascii=False).encode()  # refuses half of a surrogate pair
     if wrong := [row for row in rows if not isinstance(row, dict)]:
         raise ValueError(f"every line must be a mapping, got {shorten(wrong[0])}")
     frame = pd.DataFrame(rows, dtype=object)
     return frame.where(frame.notna(), None)
+
+
+def _to_mapping(pairs: list[tuple[str, Any]]) -> dict:
+    """Make a mapping, in which json would keep the last of the values of a key."""
+    if twice := find_twins(key for key, _ in pairs):
+        raise ValueError(f"a mapping must have each key once, got twice {shorten(twice[0])}")
+    return dict(pairs)
 
 
 def _find_column(kind: str, name: str | None, known: Sequence[str], columns: list[str], path: Path) -> str:

@@ -14,6 +14,7 @@ from datasets import Dataset, Features, IterableDataset
 from tqdm import tqdm
 
 from nib import DATA
+from nib.checks import shorten
 from nib.datasets.hub import open_split
 from nib.datasets.rows import check_known, gather, name_captions, pick, to_ids
 
@@ -30,8 +31,7 @@ def read_classes() -> dict[str, str]:
 
 
 def _read_tiny_imagenet(row: dict, features: Features) -> dict:
-    names = getattr(features["label"], "names", None) or []
-    wnids = names if set(names) == set(read_classes()) else list(read_classes())
+    wnids = getattr(features["label"], "names", None) or list(read_classes())
     return {"text": f"a photo of a {read_classes()[wnids[row['label']]]}"}
 
 
@@ -74,7 +74,7 @@ SOURCES = {
         "pixparse/cc3m-wds", "validation", "jpg", ("txt", "__key__"), lambda row, _: {"text": row["txt"]},
         key="__key__", limit=2000, streamed=True,
     ),
-    "tiny_imagenet": Source("zh-plus/tiny-imagenet", "valid", "image", ("label",), _read_tiny_imagenet, limit=1000),
+    "tiny_imagenet": Source("zh-plus/tiny-imagenet", "valid", "image", ("label",), _read_tiny_imagenet),
     "imagenet": Source("ILSVRC/imagenet-1k", "validation", "image", ("label",), _read_imagenet, limit=1000),
     "rsicd": Source(
         "arampacha/rsicd", "test", "image", ("captions", "filename"), lambda row, _: name_captions(row["captions"]),
@@ -114,7 +114,7 @@ def load_public(
 
     if name == "tiny_imagenet" and ids is None:
         groups = [(map(read, members), quota) for members, quota in _spread(rows["label"][:], limit, seed)]
-        return gather(name, groups, limit, progress)
+        return gather(name, groups, sum(quota for _, quota in groups), progress)
     return pick(name, keys, read, limit, seed, ids, progress)
 
 
@@ -122,17 +122,19 @@ def _check_labels(name: str, rows: Dataset, path: str | Path) -> None:
     """Raise a ValueError unless every label is one of a class whose name is known."""
     names = getattr(rows.features["label"], "names", None)
     classes = len(read_classes()) if name == "tiny_imagenet" else len(names or ())
-    if name == "tiny_imagenet" and names and len(names) != classes:
+    if name == "tiny_imagenet" and names and set(names) != set(read_classes()):
         raise ValueError(
-            f"column 'label' of {str(path)!r} must have the {classes} classes of tiny-imagenet, got {len(names)}"
+            f"column 'label' of {str(path)!r} must have the {classes} classes of tiny-imagenet, got {len(names)},"
+            f" {shorten(names)}: their names must be its WordNet ids"
         )
     if not classes:
         raise ValueError(f"column 'label' of {str(path)!r} must name its classes, got {rows.features['label']}")
-    unknown = [label for label in rows["label"][:] if not 0 <= label < classes]
+    labels = rows["label"][:]
+    unknown = [row for row, label in enumerate(labels) if not isinstance(label, int) or not 0 <= label < classes]
     if unknown:
         raise ValueError(
-            f"column 'label' of {str(path)!r} must be in [0, {classes}), got {unknown[0]} in {len(unknown)} rows"
-            " (a test split may have no labels)"
+            f"column 'label' of {str(path)!r} must be in [0, {classes}), got {shorten(labels[unknown[0]])} in"
+            f" {len(unknown)} rows, first in row {unknown[0]} (from 0; a test split may have no labels)"
         )
 
 
@@ -162,11 +164,14 @@ def _sample_stream(
     return gather(name, [(map(found.get, ids), None)], len(ids), progress, strict=True)
 
 
-def _spread(labels: Sequence[int], limit: int, seed: int) -> Iterator[tuple[list[int], int]]:
+def _spread(labels: Sequence[int], limit: int | None, seed: int) -> Iterator[tuple[list[int], int]]:
     """Return the rows of each class in their order and how many to take of them, `PER_CLASS` or fewer."""
     members: dict[int, list[int]] = {}
     for number, label in enumerate(labels):
         members.setdefault(label, []).append(number)
-    drawn = np.random.default_rng(seed).permutation(len(members) * PER_CLASS)[:limit]
-    quotas = np.bincount(drawn // PER_CLASS, minlength=len(members))
-    yield from zip((members[label] for label in sorted(members)), quotas.tolist())
+    rows = [members[label] for label in sorted(members)]
+    places = np.repeat(np.arange(len(rows)), [min(len(row), PER_CLASS) for row in rows])
+    if limit is not None and limit > len(places):
+        raise ValueError(f"limit must be at most {len(places)}, {PER_CLASS} rows a class of {len(rows)}, got {limit}")
+    drawn = places[np.random.default_rng(seed).permutation(len(places))[:limit]]
+    yield from zip(rows, np.bincount(drawn, minlength=len(rows)).tolist())

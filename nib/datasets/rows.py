@@ -7,11 +7,11 @@ and perhaps `captions`.
 
 import io
 import math
+import os
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -116,7 +116,7 @@ def gather(
             for row in rows if quota != 0 else ():
                 reason = "its id has come before" if row["id"] in seen else _find_fault(row)
                 if reason and strict:
-                    raise ValueError(f"row {row['id']} of {name} cannot be used: {reason}")
+                    raise ValueError(f"row {row['id']:.300} of {name} cannot be used: {reason}")
                 if reason:
                     skipped.append({"id": row["id"], "reason": reason})
                     continue
@@ -126,7 +126,7 @@ def gather(
                 if left is not None and (left := left - 1) == 0:
                     break
     if not kept:
-        first = f"; {skipped[0]['id']}: {skipped[0]['reason']}" if skipped else ""
+        first = f"; {skipped[0]['id']:.300}: {skipped[0]['reason']}" if skipped else ""
         raise ValueError(f"no row of {name} can be used, {len(skipped)} were tried{first}")
     dataset = _to_dataset(kept)
     dataset.skipped = skipped
@@ -140,8 +140,8 @@ def _find_fault(row: dict) -> str | None:
     content, path = row["image"]["bytes"], row["image"]["path"]
     if content is None and path is None:
         return "it has no picture"
-    if content is None and not Path(path).is_file():  # a pipe would be waited for
-        return f"there is no picture at {path!r}"
+    if content is None and not os.path.isfile(path):  # a pipe would be waited for, and Path raises where a name is long
+        return f"there is no picture at {shorten(path)}"
     try:
         with Image.open(path if content is None else io.BytesIO(content)) as picture:
             picture.load()
