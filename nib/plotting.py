@@ -25,6 +25,7 @@ from nib.heatmaps import upsample
 
 COLOURS = "RdBu_r"
 SMALLEST = 1e-37  # of the largest score of a map: matplotlib draws in float32
+DOTS = 300  # an inch, of files
 WIDTH = 7.1  # of a printed page with two columns, in inches
 PRINT = {
     "font.size": 8,
@@ -209,9 +210,8 @@ def save_figure(figure: Figure, frame: pd.DataFrame, stem: str | Path) -> None:
     """Write `stem`.png and `stem`.pdf, and beside them the numbers that they show as `stem`.csv.
 
     All are written under another name and moved into place, and hold no time stamp: the same figure gives the same
-    files. A PNG has 300 dots an inch and 256 colours; where there are pictures 150 dots, about as fine as
-    what a model sees, and all colours, so that files stay small. The PDF has 300 everywhere. Numbers in the CSV have
-    six digits: `nib.save_table` keeps all. An index that has a name is a column of it.
+    files. A PNG has 300 dots an inch and 256 colours, the PDF 300 dots and all colours. Numbers in the CSV have six
+    digits: `nib.save_table` keeps all. An index that has a name is a column of it.
     """
     stem = to_path("stem", stem)
     if not isinstance(figure, Figure) or not isinstance(frame, pd.DataFrame):
@@ -221,13 +221,13 @@ def save_figure(figure: Figure, frame: pd.DataFrame, stem: str | Path) -> None:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # the layout would move a little with every further drawing
     pixels = io.BytesIO()
-    dots = 150 if (photographic := any(axes.images for axes in figure.axes)) else 300
-    figure.savefig(pixels, format="png", dpi=dots)
-    picture = Image.open(pixels).convert("RGB")
-    picture = picture if photographic else picture.quantize(256)
+    figure.savefig(pixels, format="png", dpi=DOTS)
+    # where there are pictures, shades far from all others are kept, not the most frequent ones
+    way = Image.Quantize.MAXCOVERAGE if any(axes.images for axes in figure.axes) else Image.Quantize.MEDIANCUT
+    picture = Image.open(pixels).convert("RGB").quantize(256, way)
     with plt.rc_context({"pdf.fonttype": 42}):  # letters that editors and publishers can read
-        _write(stem, "pdf", lambda file: figure.savefig(file, format="pdf", metadata={"CreationDate": None}, dpi=300))
-    _write(stem, "png", lambda file: picture.save(file, "PNG", optimize=True, dpi=(dots, dots)))
+        _write(stem, "pdf", lambda file: figure.savefig(file, format="pdf", metadata={"CreationDate": None}, dpi=DOTS))
+    _write(stem, "png", lambda file: picture.save(file, "PNG", optimize=True, dpi=(DOTS, DOTS)))
     _write(stem, "csv", lambda file: write_csv(name_index(frame), file, float_format="%.6g"))
 
 

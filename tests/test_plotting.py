@@ -107,8 +107,20 @@ def test_saved_figure_is_the_same_each_time(picture, tmp_path, stem):
     assert contents[0][1].startswith(b"%PDF")
     assert b"CreationDate" not in contents[0][1]
     saved = Image.open(tmp_path / "figures" / f"{stem}.png")
-    assert saved.size[0] == round(150 * WIDTH)  # it shows a picture
-    assert saved.info["dpi"] == pytest.approx((150, 150), rel=1e-3)
+    assert saved.size[0] == round(300 * WIDTH)
+    assert saved.info["dpi"] == pytest.approx((300, 300), rel=1e-3)
+
+
+def test_the_colours_of_a_saved_picture_are_near_its_own(tmp_path):
+    """Of 256 levels: a map over a photograph shows no bands."""
+    figure = new_figure(2, 2)
+    axes = figure.subplots()
+    shades = np.linspace(0, 255, 60, dtype=np.uint8)
+    draw_map(axes, np.broadcast_to(shades[:, None, None], (60, 60, 3)), np.outer(SCORES[0], [1.0, 0.2, -1.0]))
+    save_figure(figure, pd.DataFrame({"a": [1]}), tmp_path / "map")
+    figure.savefig(tmp_path / "own.png", dpi=300)
+    saved, own = (np.array(Image.open(tmp_path / f"{name}.png").convert("RGB"), int) for name in ("map", "own"))
+    assert np.abs(saved - own).max() < 10
 
 
 def test_charts_are_saved_with_300_dots_an_inch(tmp_path):
