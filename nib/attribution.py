@@ -3,6 +3,7 @@
 Exports `attribute` and `check_method`.
 """
 
+import copy
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
@@ -104,7 +105,7 @@ def _is_list(values) -> bool:
 
 
 def _to_attribution(clip, scores: Scores, index, picture, caption, words, method, parameters) -> Attribution:
-    tokens, word_ids, names = words
+    (tokens, word_ids, names), pixels, (height, width) = words, scores.image_pixels, picture.shape[:2]
 
     def number(values):
         return None if values is None else float(values[index])
@@ -118,7 +119,7 @@ def _to_attribution(clip, scores: Scores, index, picture, caption, words, method
     return Attribution(
         image_scores=scores.image[index].double().cpu().numpy(),
         image_class_score=number(scores.image_class),
-        image_pixel_scores=None if scores.image_pixels is None else scores.image_pixels[index].float().cpu().numpy(),
+        image_pixel_scores=None if pixels is None else pixels[index, :height, :width].float().cpu().numpy(),
         tokens=tokens,
         token_scores=token_scores,
         words=names,
@@ -131,8 +132,15 @@ def _to_attribution(clip, scores: Scores, index, picture, caption, words, method
         picture=picture,
         text=caption if isinstance(caption, str) else " ".join(names),
         method=method,
-        parameters=dict(parameters),
+        parameters={name: _keep(value) for name, value in parameters.items()},
     )
+
+
+def _keep(value):
+    """Return a value that stays what it is when the caller fills a tensor of it anew."""
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(_keep, value))
+    return copy.deepcopy(value) if isinstance(value, (torch.Tensor, np.ndarray)) else value
 
 
 def check_method(clip: HookedCLIP, method: str, parameters: dict) -> tuple[Callable[..., Scores], dict]:

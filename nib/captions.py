@@ -127,9 +127,10 @@ def check_begin(clip: HookedCLIP, input_ids: InputIds) -> None:
 def _encode_ids(clip: HookedCLIP, ids: torch.Tensor):
     check_dense("token ids", ids)
     whole = not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
-    if ids.ndim != 1 or not whole or not 3 <= len(ids) <= clip.context_length:
+    fewest, begins = 2 + clip.text.begin_tokens, "begin, " if clip.text.begin_tokens else ""
+    if ids.ndim != 1 or not whole or not fewest <= len(ids) <= clip.context_length:
         raise ValueError(
-            "token ids must be a 1-d tensor of begin, at least one token, and end, at most"
+            f"token ids must be a 1-d tensor of {begins}at least one token, and end, at most"
             f" {clip.context_length} in all, got {ids.dtype} {tuple(ids.shape)}"
         )
     vocabulary, ids = clip.text.vocabulary, ids.long()
@@ -142,5 +143,13 @@ def _encode_ids(clip: HookedCLIP, ids: torch.Tensor):
             f"token ids must end with the end token, which the model pools, and it would pool place {end} of"
             f" {len(ids)}: got {shorten(ids.tolist())}"
         )
-    tokens = [str(int(token)) for token in ids]
-    return ids.tolist(), tokens, [None, *range(len(ids) - 2), None], tokens[1:-1]
+    ids = ids[: end + 1]  # a model that sees its padding gets it again
+    if clip.tokenizer is None and clip.text.sees_padding:
+        warnings.warn(
+            f"without its tokenizer, {clip.text.padding_id} is taken for the model's padding id: published configs do"
+            " not say it",
+            stacklevel=4,
+        )
+    tokens, inner = [str(int(token)) for token in ids], range(len(ids) - 1 - clip.text.begin_tokens)
+    word_ids = [None] * clip.text.begin_tokens + [*inner, None]
+    return ids.tolist(), tokens, word_ids, tokens[clip.text.begin_tokens : -1]

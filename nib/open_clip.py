@@ -113,6 +113,8 @@ def read_open_clip(
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     """Read a state dict, out of a training checkpoint where it lies in one."""
+    if path.suffix == ".json":
+        raise ValueError(f"{path} holds no weights: pass the folder that it lies in")
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)

@@ -60,7 +60,7 @@ def draw_map(axes: Axes, picture: np.ndarray, scores: np.ndarray, limit: float |
     Args:
         picture: (height, width, 3) uint8, or (height, width), grey.
         scores: (grid_h, grid_w), signed and finite.
-        limit: the score drawn in full colour; the largest absolute score if None.
+        limit: the score drawn in full colour; the largest absolute score if None or 0.
     """
     if not isinstance(axes, Axes):
         raise TypeError(f"axes must be matplotlib's Axes, got {type(axes).__name__}")

@@ -28,8 +28,8 @@ class Attribution:
 
     Attributes:
         image_scores: (grid_h, grid_w).
-        image_pixel_scores: (height, width), the map at pixels where the method has one, else None; shown and stretched
-            in place of `image_scores`.
+        image_pixel_scores: (height, width), the map at the pixels of `picture` where the method has one, else None;
+            shown and stretched in place of `image_scores`.
         image_class_score: score of the class token, which is not on the map; None without one.
         tokens, token_scores: all tokens, begin and end included, and (tokens,) scores.
         words, word_scores: words, and (words,) sums over each word's tokens; begin and end left out.
@@ -98,7 +98,7 @@ class Attribution:
         from nib.plotting import plot_attribution  # here, so that numbers alone do not wait for matplotlib
 
         title = f'{self.method}: "{self.text}"   similarity {self.similarity:.3f}'
-        if self.image_gap is not None:
+        if self.image_gap is not None and {"lambda_min", "baseline", "rectified"} <= set(self.parameters):
             title += "".join(f"\n{self._describe_sum(number, side)}" for number, side in enumerate(("image", "text")))
             if self.padding_score is not None:
                 title += f"\nthe padding, which this model sees, holds {self.padding_score:+.3f} of the text's sum"

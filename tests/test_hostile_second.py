@@ -15,9 +15,10 @@ from torch import nn
 from transformers import CLIPModel, CLIPProcessor
 
 import nib
+from benchmarks.families import FAMILIES, build, draw_pictures
 from nib import metrics
 from nib.evaluation import save_table
-from nib.inputs import to_picture, to_pixel_values
+from nib.inputs import to_picture, to_pixel_values, to_tokens
 from nib.open_clip import read_open_clip
 from nib.plotting import draw_map, draw_words, plot_maps, plot_methods, save_figure
 from nib.verify import main, verify
@@ -413,3 +414,69 @@ def test_a_path_of_nobody(clip, pixel_values):
 def test_a_result_survives_a_pickle(clip, pixel_values):
     result = nib.attribute(clip, pixel_values[0], "a cat", method="random")
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(result)).image_scores, result.image_scores)
+
+
+# ---- other families
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_orthogonal_text_leaves_what_the_distractors_do_not_say(family):
+    clip = build(family)
+    pictures = draw_pictures(clip, "small", 1)
+    ids, mask, _ = to_tokens(clip, ["a dog on the grass"])
+    others = to_tokens(clip, ["red cat", "dog in snow"])
+    atoms, text = clip.text.embed(*others[:2]), clip.text.embed(ids, mask)[0]
+    left = text - atoms.T @ torch.linalg.lstsq(atoms.T, text[:, None]).solution[:, 0]
+    expected = torch.cosine_similarity(clip.image.embed(pictures)[0], left, dim=0)
+    found = nib.methods.orthogonal_text(nib.METHODS["gradcam"], others[0])(clip, pictures, ids, mask)
+    torch.testing.assert_close(found.similarity[0], expected, atol=1e-8, rtol=0)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("family", [name for name in FAMILIES if "siglip" in name])
+def test_ids_without_a_begin_token_are_the_words_of_the_text(family, padded):
+    clip = build(family)
+    picture, text = draw_pictures(clip, "small", 1)[0], "a dog on the grass"
+    options = dict(padding="max_length", max_length=clip.context_length) if padded else {}
+    ids = clip.tokenizer(text, return_tensors="pt", **options)["input_ids"][0]
+    by_text, by_ids = (nib.attribute(clip, picture, caption, n_steps=2) for caption in (text, ids))
+    np.testing.assert_array_equal(by_ids.word_scores, by_text.word_scores)
+    assert (by_ids.end_score, by_ids.padding_score) == (by_text.end_score, by_text.padding_score)
+    between = [nib.interactions(clip, picture, caption, n_steps=2).scores for caption in (text, ids)]
+    np.testing.assert_array_equal(*between)
+    bare = nib.HookedCLIP(clip.model)
+    with pytest.warns(UserWarning, match="without its tokenizer, .* is taken for the model's padding id"):
+        nib.attribute(bare, picture, ids, method="random")
+
+
+def test_a_map_at_pixels_lies_on_the_picture(clip):
+    """The patch, 12, does not divide the side, so that the model does not see the last pixels."""
+    pixels = torch.randn(3, 53, 60, generator=torch.Generator().manual_seed(0))
+    result = nib.attribute(clip, pixels, "a cat", method="rise", n_masks=8, text_masks=4)
+    assert result.image_pixel_scores.shape == result.picture.shape[:2] == (48, 60)
+    means = result.image_pixel_scores.reshape(4, 12, 5, 12).mean((1, 3))
+    np.testing.assert_allclose(means, result.image_scores, atol=1e-6)
+
+
+def test_a_result_keeps_the_parameters_that_it_was_made_with(clip, pixel_values):
+    baseline = torch.zeros(2, 32), torch.zeros(3, 32)
+    result = nib.attribute(clip, pixel_values[0], "a cat", n_steps=1, baseline=baseline)
+    baseline[0].fill_(7.0)
+    assert not result.parameters["baseline"][0].any()
+
+
+def test_a_wrapped_method_has_the_parameters_of_its_own(clip, pixel_values, monkeypatch):
+    distractors = to_tokens(clip, ["a cow", "a cat"])[0]
+    monkeypatch.setitem(nib.METHODS, "orth", nib.methods.orthogonal_text(nib.METHODS["nib"], distractors))
+    monkeypatch.setitem(nib.METHODS, "mine", lambda *args, seed=0: nib.METHODS["nib"](*args, n_steps=2))
+    result = nib.attribute(clip, pixel_values[0], "a dog", "orth", layer=2, n_steps=2)
+    assert result.parameters["layer"] == 2
+    assert result.plot()
+    assert nib.attribute(clip, pixel_values[0], "a dog", "mine").plot()
+    with pytest.raises(ValueError, match="text 1: a text must say something beside the distractors"):
+        nib.METHODS["orth"](clip, pixel_values[:1], to_tokens(clip, ["a dog", "a cat"])[0])
+
+
+def test_a_config_is_no_model(model_folder):
+    with pytest.raises(ValueError, match=r"config\.json holds no weights: pass the folder that it lies in"):
+        nib.load(model_folder / "config.json")

@@ -1,14 +1,15 @@
 """Explain what a text says beside other texts: orthogonal to them, around any method."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from nib.checks import check_count, shorten
+from nib.checks import check_count, name_place, shorten
 from nib.clip import HookedCLIP, run_ready
 from nib.methods.pairs import check_ids, check_inputs, check_pairs
 from nib.methods.scores import Scores
@@ -67,10 +68,13 @@ def orthogonal_text(method: Callable[..., Scores], distractors: InputIds, n_atom
             own = slice(row, row + 1)
             picture = pixel_values if len(pixel_values) == 1 else pixel_values[own]
             mask = None if attention_mask is None else attention_mask[own]
-            with _project_off(clip, pursue(text, atoms, n_atoms)):
+            with name_place(f"text {row}", len(texts)):
+                basis = pursue(text, atoms, n_atoms)
+            with _project_off(clip, basis):
                 parts.append(method(clip, picture, input_ids[own], mask, **parameters))
         return Scores.join(parts)
 
+    explain.__signature__ = inspect.signature(method)  # so that `nib.attribute` knows its parameters
     return explain
 
 
@@ -97,7 +101,11 @@ def pursue(text: Tensor, atoms: Embeds, n_atoms: int) -> Tensor:
 def _project_off(clip: HookedCLIP, basis: Tensor) -> Iterator[None]:
     """Take a span out of every embedding of a text."""
     hook = of_this_thread(lambda _, args, embeds: embeds - embeds @ basis @ basis.T)
-    handle = clip.text.projection.register_forward_hook(hook)
+    projection = clip.text.projection
+    projection = (
+        projection[-1] if isinstance(projection, nn.Sequential) else projection
+    )  # its last layer is the model's
+    handle = projection.register_forward_hook(hook)
     try:
         yield
     finally:
