@@ -176,7 +176,9 @@ def check_method(clip: HookedCLIP, method: str, parameters: dict) -> tuple[Calla
     if method == "nib":
         path = {name: parameters.pop(name) for name in PAPER}
         parameters |= resolve_path(parameters.pop("preset"), **path)
-    _try_parameters(clip, inspect.unwrap(METHODS[method]), parameters)
+    inner = inspect.unwrap(METHODS[method])
+    if getattr(inner, "__module__", "").partition(".")[0] == "nib":  # of your own not every one can take no pair
+        _try_parameters(clip, inner, parameters)
     return METHODS[method], parameters
 
 

@@ -69,7 +69,7 @@ def _read(clip: HookedCLIP, picture: Picture) -> PixelValues:
 
 def warn_of_raw(clip: HookedCLIP, pixel_values: PixelValues, stacklevel: int = 5) -> None:
     """Warn of pixel values that lie in [0, 1] and fill it, as those of a picture that was not normalised do."""
-    if pixel_values.numel() and getattr(clip.image_processor, "do_normalize", False):
+    if pixel_values.numel() and getattr(getattr(clip, "image_processor", None), "do_normalize", False):
         least, most = pixel_values.flatten(1).aminmax(dim=1)
         if raw := ((least >= 0) & (most <= 1) & (most - least > 0.5)).nonzero()[:, 0].tolist():
             warnings.warn(

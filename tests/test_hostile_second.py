@@ -206,7 +206,7 @@ def test_weights_that_were_cast_in_inference_mode(own):
 
 def test_a_model_without_a_direction(own, picture):
     own.model.visual_projection.weight.data *= 0
-    with pytest.raises(ValueError, match=r"embeddings must have a direction, .* rows \[0\] have the similarity 0"):
+    with pytest.raises(ValueError, match=r"embeddings that have a direction, got 0 in rows \[0\]"):
         nib.attribute(own, picture, "a cat")
 
 
@@ -480,3 +480,147 @@ def test_a_wrapped_method_has_the_parameters_of_its_own(clip, pixel_values, monk
 def test_a_config_is_no_model(model_folder):
     with pytest.raises(ValueError, match=r"config\.json holds no weights: pass the folder that it lies in"):
         nib.load(model_folder / "config.json")
+
+
+# ---- methods and metrics of one's own
+
+THRESHOLD = 0.5
+
+
+def above(numbers):
+    return numbers > THRESHOLD * numbers.amax(1, keepdim=True)
+
+
+def count_high(case):
+    return {"share_high": above(case.scores.image.flatten(1)).double().mean(1)}
+
+
+def write_into_the_map(case):
+    case.scores.image[case.scores.image < 0] = 0
+    return {"mass": case.scores.image.sum((1, 2)).requires_grad_()}
+
+
+def write_into_the_picture(clip, pixel_values, input_ids, attention_mask=None):
+    scores = nib.METHODS["gradcam"](clip, pixel_values, input_ids, attention_mask)
+    pixel_values.zero_()
+    return scores
+
+
+def embed_only(clip, pixel_values, input_ids, attention_mask=None):
+    similarity = torch.cosine_similarity(clip.image.embed(pixel_values), clip.text.embed(input_ids, attention_mask))
+    return nib.Scores(torch.rand(len(input_ids), 5, 5), torch.rand(input_ids.shape), similarity)
+
+
+@pytest.fixture
+def pairs(picture):
+    return [{"id": name, "image": picture, "text": name, "absent": "a boat"} for name in ("a cat", "a dog")]
+
+
+def evaluate(clip, pairs, methods="gradcam", **options):
+    return nib.evaluate(clip, pairs, methods, progress=False, **options)
+
+
+def test_a_metric_or_method_that_writes_into_its_input_changes_no_other(clip, pairs, monkeypatch):
+    monkeypatch.setitem(nib.METHODS, "mine", write_into_the_picture)
+    monkeypatch.setitem(metrics.METRICS, "mass", metrics.Metric({"mass": metrics.Value(None)}, write_into_the_map))
+    alone = evaluate(clip, pairs)
+    beside = evaluate(clip, pairs, ["mine", "gradcam"], metrics=["mass", "confidence"])
+    beside = beside[(beside["metric"] != "mass") & (beside["method"] == "gradcam")].reset_index(drop=True)
+    pd.testing.assert_frame_equal(beside, alone)
+
+
+def test_a_method_need_not_take_a_call_without_pairs(clip, pairs, monkeypatch):
+    monkeypatch.setitem(nib.METHODS, "mine", embed_only)
+    assert len(evaluate(clip, pairs, "mine"))
+
+
+def nothing(case):
+    return {}
+
+
+WRONG = {
+    "a name twice": (metrics.Metric({"image_srg": metrics.Value(True)}, nothing), ValueError, "both give 'image_srg'"),
+    "no function": (metrics.Metric({"z": metrics.Value(True)}, None), ValueError, "must have a function that measures"),
+    "no Metric": (nothing, TypeError, r"METRICS\['mine'\] must be a nib.metrics.Metric, got function"),
+}
+
+
+@pytest.mark.parametrize(("metric", "kind", "message"), WRONG.values(), ids=WRONG)
+def test_what_is_no_metric(clip, pairs, monkeypatch, metric, kind, message):
+    monkeypatch.setitem(metrics.METRICS, "mine", metric)
+    with pytest.raises(kind, match=message):
+        evaluate(clip, pairs, metrics=["faithfulness", "mine"])
+
+
+def test_a_part_knows_the_constants_of_its_metric(clip, pairs, monkeypatch, tmp_path):
+    monkeypatch.setitem(metrics.METRICS, "high", metrics.Metric({"share_high": metrics.Value(None)}, count_high))
+    first = evaluate(clip, pairs, metrics=["high"], output=tmp_path)
+    monkeypatch.setitem(globals(), "THRESHOLD", 0.01)
+    again = evaluate(clip, pairs, metrics=["high"], output=tmp_path)
+    assert not first["value"].equals(again["value"])
+    pd.testing.assert_frame_equal(again, evaluate(clip, pairs, metrics=["high"]))
+    monkeypatch.setitem(globals(), "THRESHOLD", object())
+    with pytest.raises(ValueError, match="neither code nor numbers nor text, got high"):
+        evaluate(clip, pairs, metrics=["high"], output=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("absent", "message"), [("", "absent of pair 'a dog': a caption must hold"), (None, "in row 1")]
+)
+def test_which_pair_has_no_absent_prompt(clip, pairs, absent, message):
+    pairs[1] = (
+        pairs[1] | {"absent": absent} if absent is not None else {k: pairs[1][k] for k in ("id", "image", "text")}
+    )
+    with pytest.raises(ValueError, match=message):
+        evaluate(clip, pairs, metrics=["absent_prompt"])
+
+
+def test_true_mask_has_no_parameters(clip, pairs):
+    with pytest.raises(TypeError, match="true_mask has no parameter, got layer"):
+        evaluate(clip, pairs, {"method": "true_mask", "layer": 3})
+
+
+def test_metrics_take_normalised_pixels(clip, tokens, pixel_values):
+    scores = nib.METHODS["random"](clip, pixel_values, **tokens)
+    with pytest.raises(ValueError, match="pixel_values must be normalised"):
+        metrics.confidence(clip, 100 * pixel_values, *tokens.values(), scores)
+    raw = pixel_values.sigmoid()
+    with pytest.warns(UserWarning, match="lie in"):
+        metrics.removal_curves(clip, raw, *tokens.values(), scores, n_steps=1)
+
+
+@pytest.mark.parametrize("hit", [1, 100])
+@pytest.mark.parametrize("by", [["method"], ["method", "metric"]])
+def test_no_hit_of_many_has_wilsons_interval_in_the_unit_of_the_table(hit, by):
+    table = pd.DataFrame({"id": [*range(40)] * 2, "method": ["a"] * 40 + ["b"] * 40, "metric": "image_increase"})
+    table["value"] = [float(hit)] * 12 + [0.0] * 68
+    found = metrics.summarise(table if "metric" in by else table.drop(columns="metric"), by).set_index("method")
+    assert found.loc["b", "low"] == 0
+    assert found.loc["b", "high"] == pytest.approx(0.0876 * hit, rel=1e-2)
+
+
+def test_lists_in_a_csv_are_no_captions(picture, tmp_path):
+    picture.save(tmp_path / "a.png")
+    table = pd.DataFrame({"file_name": ["a.png"], "captions": [["a cat", "a dog"]]})
+    table.to_csv(tmp_path / "metadata.csv", index=False)
+    with pytest.raises(ValueError, match=r"got lists written as text in rows \[0\]"):
+        nib.datasets.load(tmp_path)
+
+
+def test_a_named_column_is_the_only_one(picture, tmp_path):
+    picture.save(tmp_path / "a.png")
+    table = pd.DataFrame({"file_name": ["a.png"] * 2, "caption_0": ["a dog", ""], "caption_1": ["x", "y"]})
+    table.to_csv(tmp_path / "metadata.csv", index=False)
+    assert nib.datasets.load(tmp_path)["text"][:] == ["a dog", "y"]
+    with pytest.raises(ValueError, match=r"1 of 2 captions .* are empty"):
+        nib.datasets.load(tmp_path, text_column="caption_0")
+
+
+def test_semicolons_and_brackets(picture, tmp_path):
+    (tmp_path / "t.csv").write_text("file_name;caption\n0.png;a dog\n1.png;a cat, asleep\n")
+    with pytest.raises(ValueError, match="must be divided by commas, got the header 'file_name;caption'"):
+        nib.datasets.load(tmp_path / "t.csv")
+    (folder := tmp_path / "photos [2023]").mkdir()
+    pd.DataFrame({"image": [b"a"], "text": ["a"]}).to_parquet(folder / "test-00000-of-00001.parquet")
+    with pytest.raises(FileNotFoundError, match="takes for a pattern: rename it"):
+        nib.datasets.load(folder)

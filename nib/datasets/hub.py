@@ -76,6 +76,9 @@ def _locate(path: str) -> dict[str, str | None]:
         return {"path": kind, "data_dir": str(newest), "revision": None}
 
 
+BRACKETS = "; and its name holds one of * ? [, which `datasets` takes for a pattern: rename it"
+
+
 @contextmanager
 def _explain(path: str | Path):
     """Say how a data set can be had when it cannot be reached."""
@@ -96,7 +99,7 @@ def _explain(path: str | Path):
             ) from error
         raise FileNotFoundError(
             f"no data set at {path!r}: it is neither a folder of data files nor an id on the hub that you may read"
-            f" ({_first_line(error)})"
+            f" ({_first_line(error)}){BRACKETS if re.search(r'[*?[]', path) else ''}"
         ) from error
 
 

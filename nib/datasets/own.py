@@ -22,6 +22,7 @@ from nib.datasets.rows import find_twins, name_captions, pick, to_ids
 IMAGES = ("image", "jpg", "png", "file_name", "filename", "image_path", "file", "path")
 TEXTS = ("text", "caption", "captions", "txt", "caption_0", "title", "description")
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+LIST = re.compile(r"""\s*\[\s*['"].*['"]\s*\]\s*$""", re.DOTALL)  # as pandas writes one into a CSV
 READERS = {
     ".csv": lambda file: _read_csv(file),
     ".jsonl": lambda file: _read_jsonl(file),
@@ -45,6 +46,7 @@ def load_own(
     """
     path = Path(path)
     rows, columns, folder = _open(path, split)
+    named = text_column is not None
     image_column = _find_column("image", image_column, IMAGES, columns, path)
     text_column = _find_column("text", text_column, TEXTS, columns, path)
     if isinstance(rows, Dataset) and isinstance(rows.features[image_column], Image):
@@ -52,7 +54,7 @@ def load_own(
     numbered = [name for name in columns if re.fullmatch(r"caption_\d+", name)]
     texts = (
         sorted(numbered, key=lambda name: int(name.removeprefix("caption_")))
-        if text_column == "caption_0"
+        if text_column == "caption_0" and not named
         else [text_column]
     )
     _check_captions(rows, texts, path)
@@ -123,6 +125,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
         try:
             header = next(reader, [])
             for row in reader:
+                if len(row) > len(header) == 1 and ";" in header[0]:
+                    raise ValueError(f"fields must be divided by commas, got the header {shorten(header[0])}")
                 if len(row) > len(header):
                     raise ValueError(
                         f"line {reader.line_num} has {len(row)} fields and the header {len(header)}: put text with a"
@@ -187,6 +191,11 @@ def _name_rows(rows: Dataset | list[dict], columns: list[str], image_column: str
 
 def _check_captions(rows: Dataset | list[dict], texts: list[str], path: Path) -> None:
     columns = [_read_column(rows, name) for name in texts]
+    if written := [number for number, text in enumerate(columns[0]) if isinstance(text, str) and LIST.match(text)]:
+        raise ValueError(
+            f"captions in {texts} of {str(path)!r} must be text, got lists written as text in rows {written[:10]} (from"
+            f" 0), {shorten(columns[0][written[0]])}: .jsonl and .parquet hold lists, a CSV has columns caption_0, ..."
+        )
     empty = [number for number, values in enumerate(zip(*columns)) if not _to_text(values)["text"]]
     if empty:
         raise ValueError(

@@ -211,8 +211,9 @@ def column(pairs: Pairs, name: str, needed: Sequence[str] = ("id", "image", "tex
     names = [pairs.column_names] if is_table else rows
     lacking = [each for each in names if not set(needed) <= set(each)]
     if lacking:
-        names = " and ".join(", ".join(needed).rsplit(", ", 1))
-        raise ValueError(f"pairs must have the columns {names}, got {', '.join(sorted(map(str, lacking[0])))}")
+        named, found = " and ".join(", ".join(needed).rsplit(", ", 1)), ", ".join(sorted(map(str, lacking[0])))
+        where = f" in row {names.index(lacking[0])}" if 0 < len(lacking) < len(names) else ""
+        raise ValueError(f"pairs must have the columns {named}, got {found}{where}")
     return list(pairs[name]) if is_table else [row[name] for row in rows]
 
 
@@ -237,7 +238,9 @@ def check_setting(clip: HookedCLIP, setting: Setting, may_be_masks: bool = False
         raise TypeError(f"parameters of a method must be named by text, got {shorten(wrong[0])}")
     if "method" not in setting:
         raise ValueError(f"a setting must name its method, got {setting}")
-    if may_be_masks and setting == {"method": TRUE_MASK}:
+    if may_be_masks and setting["method"] == TRUE_MASK:
+        if len(setting) > 1:
+            raise TypeError(f"{TRUE_MASK} has no parameter, got {', '.join(sorted(set(setting) - {'method'}))}")
         return setting
     check_method(clip, setting["method"], {name: value for name, value in setting.items() if name != "method"})
     return setting

@@ -15,7 +15,7 @@ import pandas as pd
 from torch import Tensor
 from tqdm import tqdm
 
-from nib.checks import check_choice, check_count
+from nib.checks import check_choice, check_count, name_place
 from nib.clip import HookedCLIP
 from nib.evaluation.batches import TRUE_MASK, Pairs, Setting, check_settings, column, read_batch, to_rows
 from nib.evaluation.work import NO_ROWS, PROTOCOLS, Parts, Work, describe
@@ -23,6 +23,7 @@ from nib.files import to_path
 from nib.inputs import to_tokens
 from nib.metrics import METRICS
 from nib.metrics.confidence import check_protocol
+from nib.metrics.registry import check_metrics
 
 
 def evaluate(
@@ -82,6 +83,7 @@ def evaluate(
         raise ValueError(f"methods must differ, got twice {twice[0]}")
     protocols = check_choice("protocol", [protocol] if isinstance(protocol, str) else protocol, list(PROTOCOLS))
     metrics = check_choice("metrics", metrics, list(METRICS))
+    check_metrics(METRICS, metrics)
     for name in protocols if "confidence" in metrics else ():
         check_protocol(clip, name)
     check_count("batch_size", batch_size)
@@ -94,7 +96,9 @@ def evaluate(
     needs = {METRICS[name].needs for name in metrics}
     if "absent" in needs:
         absent = column(pairs, "absent", needed=("absent",))
-        to_tokens(clip, absent, truncate)
+        for key, text in zip(ids, absent):
+            with name_place(f"absent of pair {key!r}", len(ids) + 1):
+                to_tokens(clip, [text], truncate)
     parts = None if output is None else Parts(to_path("output", output), clip)
     names = list(dict.fromkeys(name for setting in settings for name in setting))
     starts = range(0, len(ids), batch_size)[index::n_shards]

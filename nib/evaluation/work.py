@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -172,10 +173,26 @@ def _read_code(name: str, function: Callable) -> str:
             if function.__code__.co_filename.startswith(home):
                 return ""
             source, file = inspect.getsource(function), Path(function.__code__.co_filename)
-            return source + (file.read_text() if file.is_file() else "")
+            return source + (file.read_text() if file.is_file() else "") + _read_globals(function, set())
     raise ValueError(
-        f"output must be None with a method or metric that code at the top of a file does not define, got {name}"
+        "output must be None with a method or metric that code at the top of a file does not define, or that uses what"
+        f" is neither code nor numbers nor text, got {name}"
     )
+
+
+def _read_globals(function: FunctionType, seen: set[str]) -> str:
+    """Return what a function uses of its module: the code of functions, and values, which a notebook may set anew."""
+    codes, text = [function.__code__], ""
+    for code in codes:  # those of inner functions come behind
+        codes += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+    for name in sorted({name for code in codes for name in code.co_names} & set(function.__globals__) - seen):
+        value = function.__globals__[name]
+        seen.add(name)
+        if isinstance(value, FunctionType) and value.__globals__ is function.__globals__:
+            text += inspect.getsource(value) + _read_globals(value, seen)
+        elif not callable(value) and not isinstance(value, ModuleType):
+            text += f"{name} = {describe(value)}"
+    return text
 
 
 def _read_part(path: Path, ids: list[str]) -> pd.DataFrame:

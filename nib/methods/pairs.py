@@ -57,10 +57,8 @@ def guard(name: str, method: Callable[..., Scores]) -> Callable[..., Scores]:
                 f" rows {early[:10]}"
             )
         check_begin(clip, input_ids)
-        inputs = [
-            values.clone() if isinstance(values, Tensor) and values.is_inference() else values
-            for values in (pixel_values, input_ids, attention_mask)
-        ]
+        given = pixel_values, input_ids, attention_mask
+        inputs = [None if values is None else values.clone() for values in given]  # a method may write into them
         found = method(clip, *inputs, **parameters)
         check_shapes(pixel_values, input_ids, found, clip.grid(pixel_values), f"{name}: ")
         scores = {field.name: getattr(found, field.name) for field in fields(found)}
@@ -73,8 +71,8 @@ def guard(name: str, method: Callable[..., Scores]) -> Callable[..., Scores]:
             )
         if zero := (scores["similarity"] == 0).nonzero()[:, 0].tolist():
             raise ValueError(
-                f"embeddings must have a direction, and those of rows {zero[:10]} have the similarity 0: the model's"
-                " weights are 0, or too small or too large"
+                f"{name} must give similarities of embeddings that have a direction, got 0 in rows {zero[:10]}: the"
+                " model's weights are 0, too small or too large, or a method of your own does not say it"
             )
         return Scores(**scores)
 
@@ -122,6 +120,8 @@ def check_scores(
 ) -> None:
     """Raise an error unless these are pairs, and the scores are theirs, of the model's grid where asked, and finite."""
     check_inputs(pixel_values, input_ids, attention_mask)
+    check_normalised("pixel_values", pixel_values)
+    warn_of_raw(clip, pixel_values)
     check_shapes(pixel_values, input_ids, scores, clip.grid(pixel_values) if on_grid else None)
     check_pairs(pixel_values, input_ids, attention_mask, 1)
     for values in (scores.image_map, scores.text):  # it would stretch to a map of ones

@@ -1,10 +1,11 @@
 """What a metric is to `nib.evaluate`, to tables and to figures.
 
-Exports `Metric` and `Value`, what `nib.metrics.METRICS` holds, and `Case`, what a metric measures.
+Exports `Metric` and `Value`, what `nib.metrics.METRICS` holds, `Case`, what a metric measures, and `check_metrics`.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 from torch import Tensor
@@ -13,6 +14,7 @@ from nib.clip import HookedCLIP
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, InputIds, PairValues, PixelValues
 
+WRITABLE = ("inputs", "scores", "masks", "other_masks", "absent")  # a metric gets its own: it may write into them
 NEEDS = (None, "masks", "absent")  # columns of pairs that only some metrics need
 
 
@@ -63,11 +65,25 @@ class Metric:
 
     def read(self, case: Case) -> dict[str, PairValues]:
         """Measure a case; a ValueError names a value that is not declared, or not one number a pair."""
-        found, pairs = self.measure(case), len(case.inputs[1])
+        own = {part.name: copy.deepcopy(getattr(case, part.name)) for part in fields(case) if part.name in WRITABLE}
+        found, pairs = self.measure(replace(case, **own)), len(case.inputs[1])
         for name, numbers in found.items():
             if name not in self.values or not isinstance(numbers, Tensor) or numbers.shape != (pairs,):
                 shape = list(numbers.shape) if isinstance(numbers, Tensor) else type(numbers).__name__
                 raise ValueError(
                     f"a metric must give tensors ({pairs},) named {list(self.values)}, got {name!r}: {shape}"
                 )
-        return found
+        return {name: numbers.detach() for name, numbers in found.items()}
+
+
+def check_metrics(known: Mapping[str, Metric], names: Sequence[str]) -> None:
+    """Raise an error unless these are metrics that can be measured, no two of which give a value of one name."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if not isinstance(known[name], Metric):
+            raise TypeError(f"METRICS[{name!r}] must be a nib.metrics.Metric, got {type(known[name]).__name__}")
+        if known[name].measure is None and name != "confidence":
+            raise ValueError(f"METRICS[{name!r}] must have a function that measures, got None")
+        for value in known[name].values:
+            if seen.setdefault(value, name) != name:
+                raise ValueError(f"metrics {seen[value]} and {name} both give {value!r}: call one otherwise")

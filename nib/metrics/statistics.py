@@ -36,7 +36,7 @@ def bootstrap_interval(values: np.ndarray, seed: int = 0, n_resamples: int = 200
     check_count("seed", seed, 0)
     values = to_floats("values", values)
     if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
-        raise ValueError(f"values must be at least 2 finite numbers, got shape {values.shape}")
+        raise ValueError(f"values must be at least 2 finite numbers in one list, got {shorten(values.tolist())}")
     if (largest := np.abs(values).max()) > LARGEST:
         raise ValueError(f"values must be at most {LARGEST:g}, got {largest:g}")
     if np.ptp(values) == 0:
@@ -83,7 +83,7 @@ def summarise(values: pd.DataFrame, by: str | Sequence[str]) -> pd.DataFrame:
         if "metric" in group and len(mixed := group["metric"].unique()) > 1:
             raise ValueError(f"{dict(zip(by, key))} mixes the metrics {shorten(list(mixed))}: group by metric, too")
         found = group["value"].dropna().to_numpy()
-        hit = _find_hit(found, group)
+        hit = _find_hit(found, group, values)
         interval = bootstrap_interval if hit is None else partial(_wilson_interval, hit=hit)
         low, high = interval(found) if len(found) > 1 else (np.nan, np.nan)
         mean = found.mean() if len(found) else np.nan
@@ -135,7 +135,7 @@ def compare(values: pd.DataFrame, by: Sequence[str], column: str = "method", ref
             if len(first) < 2:
                 left_out.append((key, method))
                 continue
-            hit = _find_hit(np.concatenate([first, second]), group)
+            hit = _find_hit(np.concatenate([first, second]), group, values)
             compared = _compare_means(first - second) if hit is None else _compare_shares(first, second, hit)
             names = {**dict(zip(by, key)), column: method}
             rows.append({**names, "n": len(first), "difference": (first - second).mean(), **compared})
@@ -218,13 +218,17 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected[np.argsort(order, kind="stable")]
 
 
-def _find_hit(values: np.ndarray, group: pd.DataFrame) -> float | None:
-    """Return what a hit counts where values are shares, 1 or 100, else None."""
+def _find_hit(values: np.ndarray, group: pd.DataFrame, table: pd.DataFrame) -> float | None:
+    """Return what a hit counts where values are shares, 1 or 100, else None; where none hits, the table tells."""
     named = group["metric"].unique() if "metric" in group else []
     full = {SHARES.get(name) for name in named}
     if None in full or len(full) > 1:  # metrics of two kinds are no shares
         return None
-    top = values.max(initial=0) or max(full, default=0)
+    top = values.max(initial=0)
+    if not top:
+        rest = table.loc[table["metric"].isin(named) if len(named) else slice(None), "value"].dropna().to_numpy()
+        most = rest.max(initial=0)
+        top = most if most and np.isin(rest, [0, most]).all() else max(full, default=0)
     return float(top) if top in (1, 100) and np.isin(values, [0, top]).all() else None
 
 
