@@ -1,21 +1,18 @@
 """Run notebooks: `python -m runs NOTEBOOK...`, or `python -m runs --grid GRID`.
 
-    python -m runs notebooks/04_quantitative.ipynb --profile paper   # with the parameters of a profile
-    python -m runs --grid notebooks/grids/beta.yaml --dry-run        # the list of runs
-
 The same command goes on after a stop. Exit code: 0 all runs have results, 1 some have none, 2 none begun, 130 Ctrl-C.
 """
 
 import argparse
 import json
 import random
+import re
 import shlex
 import shutil
 import signal
 import sys
 import uuid
 from collections import Counter
-from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
@@ -23,12 +20,13 @@ import nbformat
 from dask.system import CPU_COUNT
 from distributed.system import MEMORY_LIMIT
 
+from nib.files import make_folder
 from runs.plan import read_grid, read_profile
 from runs.store import Run, Store, hash_cells
 from runs.work import connect, list_gpus, sweep
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run what the arguments say and return the exit code."""
     args, driver = _parse(arguments), uuid.uuid4().hex[:8]
     store = Store(args.output.resolve() / (f"sweeps/{args.grid.stem}" if args.grid else f"profiles/{args.profile}"))
@@ -36,6 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs = read_grid(args.grid) if args.grid else read_profile(args.profile, args.notebooks, args.parameter)
         if args.dry_run:
             return _report(runs, {run.name: "done" if store.has(run.name) else "to do" for run in runs}, every=True)
+        if args.figures:
+            make_folder(args.figures)
+            done = (store.folder / run.name for run in runs if store.has(run.name))
+            if bare := [str(folder) for folder in done if not (folder / "figures").is_dir()]:
+                raise ValueError(f"a run must have its folder of figures, {bare[0]} has none: remove that to run again")
         store.open(driver, runs)
     except (ValueError, OSError) as error:
         print(f"nothing was begun: {error}", file=sys.stderr)
@@ -55,22 +58,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"stopped: {error}\n{done} of {len(runs)} runs are done. To go on:\n  {again}", file=sys.stderr)
     finally:
         store.close(driver)
+    drawn = set()
     for run in (run for run in runs if store.has(run.name)):
         if args.figures:
-            shutil.copytree(store.folder / run.name / "figures", args.figures, dirs_exist_ok=True)
+            figures = store.folder / run.name / "figures"
+            names = {path.relative_to(figures) for path in figures.rglob("*") if path.is_file()}
+            place = args.figures / run.name if args.grid or names & drawn else args.figures  # none over another run's
+            shutil.copytree(figures, place, dirs_exist_ok=True)
+            drawn |= names
         if args.in_place:
             _refresh(Path(run.notebook), store.folder / run.name / "notebook.ipynb")
     return code or _report(runs, outcomes, every=False)
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m runs", description=__doc__.partition("\n")[0])
     parser.add_argument("notebooks", nargs="*", type=Path)
     parser.add_argument("--grid", type=Path, help="a YAML file: notebook, parameters, axes")
     parser.add_argument("--profile", default="embedded", help="of notebooks/profiles (default: embedded)")
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     parser.add_argument("--in-place", action="store_true", help="put the outputs into the notebooks themselves")
-    parser.add_argument("--figures", type=Path, help="copy the figures into this folder")
+    parser.add_argument("--figures", type=Path, help="copy the figures into this folder, or below it by run")
     parser.add_argument("--output", type=Path, default=Path("build"), help="folder of all results (default: build)")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--workers", type=int, help="on this machine; default: its GPUs, or its cores")
@@ -85,6 +93,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name, least in {"workers": 1, "retries": 0, "timeout": 1}.items():
         if (value := getattr(args, name)) is not None and not value >= least:
             parser.error(f"--{name} must be at least {least}, got {value}")
+    if args.scheduler is not None and not re.fullmatch(r"(\w+://)?[^/]+:[0-9]{1,5}", args.scheduler):
+        parser.error(f"--scheduler must be host:port, got {args.scheduler!r}")
     return args
 
 
@@ -105,7 +115,7 @@ def _refresh(path: Path, executed: Path) -> None:
     path.with_suffix(".tmp").replace(path)
 
 
-def _report(runs: Sequence[Run], outcomes: dict[str, str], every: bool) -> int:
+def _report(runs: list[Run], outcomes: dict[str, str], every: bool) -> int:
     """Print every run or the failed ones with their parameters, and how many there are of each state."""
     states = {name: text if text in ("done", "cached", "to do") else "failed" for name, text in outcomes.items()}
     for run in (run for run in runs if every or states[run.name] == "failed"):

@@ -1,14 +1,6 @@
 """Plan the runs of a profile or a grid, and refuse wrong parameters before any run, with their line.
 
-A profile, `notebooks/profiles/<name>.yaml`, sets parameters of each notebook, and in `common` of all that declare them,
-over those of the profile that it `extends`. A grid is:
-
-    notebook: ../07_beta_sensitivity.ipynb  # relative to this file
-    parameters: {n_pairs: 100}              # the same in each run
-    axes:                                   # every combination is a run
-      beta: [0.01, 0.1, 1]
-      zip: {dataset: [scenes, aerial], layer: [9, 10]}   # these go together
-      shard: {of: 4}                        # shard = [0, 4], [1, 4], [2, 4], [3, 4]
+A profile sets parameters of each notebook, and in `common` of all that declare them, over those that it `extends`.
 """
 
 import ast
@@ -18,7 +10,6 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import nbformat
 from ruamel.yaml import YAML, YAMLError
@@ -67,11 +58,11 @@ def find_parameters(name: str, notebook: "Notebook", above: tuple[str, ...] = ()
 
 
 def read_grid(path: Path) -> list[Run]:
-    """Plan the runs of a grid; a ValueError says what is wrong with it, with file, line and key."""
+    """Plan the runs of a grid (`notebooks/grids/README.md`); a ValueError says what is wrong, with line and key."""
     grid, make_error = read_yaml(path)
-    if unknown := set(grid) - {"notebook", "parameters", "axes"}:
-        raise make_error((min(unknown, key=str),), "must be one of notebook, parameters, axes")
-    notebook = Notebook(path.parent / grid.get("notebook", "None"))
+    if wrong := set(grid) - {"notebook", "parameters", "axes"} or {"notebook"} - set(grid):
+        raise make_error((min(wrong, key=str),), "must be one of notebook, parameters, axes; notebook must be given")
+    notebook = Notebook(path.parent / grid["notebook"])
     fixed, axes = ((grid.get(key) or {}).items() for key in ("parameters", "axes"))
     fixed = {key: notebook.check(("parameters", key), value, make_error) for key, value in fixed}
     axes = [_read_axis(key, values, notebook, make_error) for key, values in axes]
@@ -85,10 +76,10 @@ def read_grid(path: Path) -> list[Run]:
     return [name_run(notebook.path, given, notebook.fill(given), edition) for given in sets]
 
 
-def _read_axis(axis: str, lists: Any, notebook: "Notebook", make_error: Callable) -> list[dict[str, Any]]:
+def _read_axis(axis: str, lists: object, notebook: "Notebook", make_error: Callable) -> list[dict]:
     """Turn an axis, or the lists of `zip` that go together, into one mapping of parameters each."""
     columns = {}
-    for key, values in lists.items() if axis == "zip" and isinstance(lists, dict) else [(axis, lists)]:
+    for key, values in [(axis, lists)] if axis != "zip" else lists.items() if isinstance(lists, dict) else []:
         keys = ("axes", axis) if key == axis else ("axes", axis, key)
         if key == "shard":  # all of them, so that no two of a grid overlap
             fits = isinstance(values, dict) and list(values) == ["of"] and type(values["of"]) is int
@@ -99,7 +90,7 @@ def _read_axis(axis: str, lists: Any, notebook: "Notebook", make_error: Callable
             raise make_error(keys, f"must be a list of at least one value, got {values!r}")
         columns[key] = [notebook.check(keys, value, make_error) for value in values]
     if len({len(values) for values in columns.values()}) != 1:
-        raise make_error(("axes", axis), f"must be lists of one length, got {lists!r}")
+        raise make_error(("axes", axis), f"must be lists of one length, got {lists!r}: zip is a mapping of lists")
     texts = [json.dumps(dict(zip(columns, row))) for row in zip(*columns.values())]
     if len(set(texts)) < len(texts):
         raise make_error(("axes", axis), f"is given twice: {max(texts, key=texts.count)}")
@@ -114,10 +105,12 @@ class Notebook:
             raise ValueError(f"no notebook at {path}")
         try:
             self.path, cells = path.resolve(), nbformat.read(path, as_version=4).cells
-            sources = (cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+            sources = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
             body = ast.parse("\n".join(sources)).body
         except (ValueError, TypeError, AttributeError, SyntaxError, nbformat.ValidationError) as error:
             raise ValueError(f"{path} is no notebook: {error}") from error
+        if len(sources) > 1:  # papermill sets parameters behind the first, and another would set them back
+            raise ValueError(f"{path} must have one cell tagged parameters, got {len(sources)}")
         self.defaults = {}
         for node in (node for node in body if isinstance(node, ast.Assign | ast.AnnAssign)):
             name = ast.unparse(node.target if isinstance(node, ast.AnnAssign) else node.targets[0])
@@ -127,14 +120,15 @@ class Notebook:
         if lacking := set(RESERVED[:2]) - set(self.defaults):
             raise ValueError(f"{path.name} must declare {', '.join(sorted(lacking))}, which the runner sets")
 
-    def check(self, keys: tuple, value: Any, make_error: Callable) -> Any:
+    def check(self, keys: tuple, value: object, make_error: Callable) -> object:
         """Return a value of the parameter that the last key names, as the notebook gets it, or raise the error."""
         name, plain = keys[-1], json.loads(json.dumps(value, default=str, skipkeys=True), parse_constant=str)
         if name not in self.fill({}):
             raise make_error(keys, f"{self.path.name} takes no {name} but {', '.join(self.fill({}))}")
         if plain != value:  # a date, a mapping from numbers, NaN, infinity
             raise make_error(keys, f"must be numbers, text, lists and mappings from text, got {value!r}")
-        plain = float(plain) if isinstance(default := self.defaults[name], float) and type(plain) is int else plain
+        with suppress(OverflowError):  # a number of more than 308 digits is refused below
+            plain = float(plain) if isinstance(default := self.defaults[name], float) and type(plain) is int else plain
         if None not in (plain, default) and type(plain) is not type(default):
             must = f"must be {type(default).__name__}, as {name} = {default!r} in {self.path.name}"
             raise make_error(keys, f"{must}, got {plain!r} ({type(plain).__name__})")
@@ -145,7 +139,7 @@ class Notebook:
         return {name: value for name, value in (self.defaults | given).items() if name not in RESERVED}
 
 
-def _parse(name: str | Path, source: str | Path) -> Any:
+def _parse(name: str | Path, source: str | Path) -> object:
     try:
         text = source.read_text() if isinstance(source, Path) else source
         if odd := [part for part in YAML().scan(text) if isinstance(part, ODD) or getattr(part, "value", "") == "<<"]:
@@ -161,10 +155,9 @@ def read_yaml(path: Path) -> tuple[dict, Callable]:
 
     def make_error(keys: tuple, text: str) -> ValueError:
         node, line = values, ""
-        for key in keys:
-            if key not in (places := getattr(getattr(node, "lc", None), "data", None) or {}):
-                break
-            node, line = node[key], f", line {places[key][0] + 1}"
+        with suppress(AttributeError, KeyError, TypeError):  # what is not in a mapping has the line of what it is in
+            for key in keys:
+                node, line = node[key], f", line {node.lc.data[key][0] + 1}"
         return ValueError(f"{path}{line}, {'.'.join(map(str, keys))}: {text}")
 
     for key, value in values.items() if isinstance(values, dict) else [("the file", [values])]:

@@ -1,7 +1,6 @@
-"""Execute the notebook of one attempt: `python process.py FOLDER PARTS TIMEOUT`.
+"""Execute the notebook of one attempt: `python process.py FOLDER PARTS TIMEOUT`; no `nib`, no torch: they take seconds.
 
-It ends, with all that the notebook has started, when that takes too long, the pipe on its standard input closes, or its
-folder is taken away. It imports neither `nib` nor torch, which take seconds: the notebook's kernel does.
+It ends, with all that the notebook has started, when that takes too long, its input closes or its folder is taken away.
 """
 
 import json
@@ -33,10 +32,12 @@ def execute(folder: Path, parts: str) -> None:
     """Run the notebook with its parameters; papermill saves it as far as it came, also when a cell fails."""
     import papermill  # a second or two, in which the pipe is watched already
 
-    run, executed = json.loads((folder / "parameters.json").read_text()), folder / "notebook.ipynb"
+    run = json.loads((folder / "parameters.json").read_text())
+    # Of braces in a path papermill would make the value of a parameter, and run another notebook.
+    files = [str(path).replace("{", "{{").replace("}", "}}") for path in (run["notebook"], folder / "notebook.ipynb")]
     paths = dict(figures_dir=str(folder / "figures"), output=str(folder / "result.parquet"), parts_dir=parts)
     options = dict(cwd=Path(run["notebook"]).parent, kernel_name="python3", progress_bar=False)
-    papermill.execute_notebook(run["notebook"], executed, run["parameters"] | paths, **options)
+    papermill.execute_notebook(*files, run["parameters"] | paths, **options)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ import nib
 from nib.checkpoint import EMBEDDED
 from nib.datasets import SCENES
 from nib.evaluation.parts import hash_all, hash_code
+from nib.files import name_index
 
 ROOT = Path(__file__).resolve().parents[1]  # the repository
 
@@ -53,8 +53,7 @@ def read_edition(notebook: str | Path, drawn: bool = False) -> dict[str, str]:
     edition = {"notebook": hash_cells(nbformat.read(notebook, as_version=4)), "nib": hash_code(code - drawing)}
     edition["data"] = hash_all(*(path.read_bytes() for path in data))[:12]
     if drawn:
-        kinds = ("data/**/*.csv", "data/**/*.png", "data/**/*.jpg")
-        shown = (path.read_bytes() for kind in kinds for path in sorted(ROOT.glob(kind)))
+        shown = (path.read_bytes() for kind in ("csv", "png", "jpg") for path in sorted(ROOT.glob(f"data/**/*.{kind}")))
         edition["figures"] = hash_all(hash_code(drawing), *shown)[:12]
     return edition
 
@@ -77,10 +76,13 @@ class Store:
         self.parts, self.failed = self.folder.parents[1] / "parts", self.folder / "failed"
 
     def has(self, name: str) -> bool:
-        """Tell whether a run is finished."""
-        return (self.folder / name / "result.parquet").exists()
+        """Tell whether a run is finished: its table has parquet's end, which is written last."""
+        with suppress(OSError), (self.folder / name / "result.parquet").open("rb") as file:
+            file.seek(-4, os.SEEK_END)
+            return file.read() == b"PAR1"
+        return False
 
-    def open(self, driver: str, runs: Sequence[Run]) -> None:
+    def open(self, driver: str, runs: list[Run]) -> None:
         """Make the folder of a driver's attempts, and write down which runs there are to be."""
         (place := self.folder / "partial" / driver).mkdir(parents=True)
         self.failed.mkdir(exist_ok=True)
@@ -98,6 +100,8 @@ class Store:
         (place := self.folder / "partial" / driver / f"{run.name}-{uuid.uuid4().hex[:8]}").mkdir()
         (place / "figures").mkdir()
         (place / "parameters.json").write_text(json.dumps(asdict(run), indent=1))
+        if (old := self.folder / run.name).is_dir() and not self.has(run.name):  # its table has been damaged
+            old.rename(self.failed / f"{place.name}-old")
         return place
 
     def publish(self, attempt: Path, name: str) -> str:
@@ -120,29 +124,31 @@ def collect(folder: str | Path) -> pd.DataFrame:
 
     Its columns are `run`, the grid's parameters (lists and mappings as JSON; `parameter_<name>` where the table has
     that name) and the table's. What an earlier grid has left is not read. `attrs` names the runs that are `missing`.
-
-    >>> collect("build/sweeps/beta").groupby("beta")["value"].mean()
     """
-    folder, plan = Path(folder), Path(folder) / "runs.json"
+    folder, path = Path(folder), (plan := Path(folder) / "runs.json")
+    tables, cells, given = {}, {}, {}
     try:
         names = json.loads(plan.read_text()) if plan.exists() else []
-        tables = {name: pd.read_parquet(path) for name in names if (path := folder / name / "result.parquet").exists()}
-        runs = {name: json.loads((folder / name / "parameters.json").read_text()) for name in tables}
-        given = dict.fromkeys(key for run in runs.values() for key in run["parameters"])
+        for name in (name for name in names if (folder / name / "result.parquet").exists()):
+            tables[name] = name_index(pd.read_parquet(path := folder / name / "result.parquet"))
+            run = json.loads((path := folder / name / "parameters.json").read_text())
+            if run["name"] != name:
+                raise ValueError(f"must be of the run {name}, got {run['name']}")
+            texts = {key: json.dumps(cell) for key, cell in run["settings"].items() if isinstance(cell, list | dict)}
+            given, cells[name] = given | run["parameters"], run["settings"] | texts | {"run": name}
     except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
-        raise ValueError(f"{plan} or a run that it names cannot be read: {error!r}") from error
+        raise ValueError(f"{plan} or a run that it names cannot be read: {error!r} in {path}") from error
     if not tables:
-        raise FileNotFoundError(f"no run in {folder} is finished")
+        raise FileNotFoundError(f"no run in {folder} is finished" + ": no such folder" * (not folder.is_dir()))
     taken = {column for table in tables.values() for column in table.columns}
     labels = {key: f"parameter_{key}" if key in taken else key for key in ("run", *given)}
     if taken.intersection(labels.values()) or len(set(labels.values())) <= len(given):
         raise ValueError(f"columns must differ, got {[*labels.values()]} beside those of the tables, {sorted(taken)}")
-    frames = []
-    for name, table in tables.items():
-        cells = {"run": name} | {key: runs[name]["settings"][key] for key in given}
-        cells = {key: json.dumps(cell) if isinstance(cell, list | dict) else cell for key, cell in cells.items()}
-        frames.append(table.assign(**{labels[key]: cell for key, cell in cells.items()}))
-    frame = pd.concat(frames, ignore_index=True)
+    frames = [table.assign(**{labels[key]: cells[name][key] for key in labels}) for name, table in tables.items()]
+    # Where tables differ in the type of a column, pandas makes floats of whole numbers: above 2**53 these are others.
+    large = {key for table in frames for key in table.select_dtypes("integer") if (table[key].abs() > 2**53).any()}
+    mixed = {key for key in large if len({table.dtypes.get(key) for table in frames}) > 1}
+    frame = pd.concat([table.astype(dict.fromkeys(mixed & {*table}, object)) for table in frames], ignore_index=True)
     frame = frame[[*labels.values(), *(column for column in frame.columns if column not in labels.values())]]
     frame.attrs["missing"] = [name for name in names if name not in tables]
     return frame

@@ -1,12 +1,10 @@
 """Spread runs over Dask workers; each notebook runs in a process of its own, which leaves nothing of it behind."""
 
-import logging
 import os
 import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import dask
@@ -16,9 +14,6 @@ from tqdm import tqdm
 
 from runs.process import LATE
 from runs.store import ROOT, Run, Store, read_edition
-
-# Small models run twice as fast when glibc keeps memory; Dask tells its workers to hand all of it back.
-MALLOC = {"MALLOC_TRIM_THRESHOLD_": "4294967296", "MALLOC_TOP_PAD_": "268435456", "MALLOC_MMAP_MAX_": "0"}
 
 
 def list_gpus() -> list[str]:
@@ -32,7 +27,7 @@ def connect(scheduler: str | None, workers: int) -> Client:
     if scheduler:
         return Client(scheduler, set_as_default=False)
     # Dask need not watch the memory of workers, which do nothing; what waits is for whichever of them is idle first.
-    options = dict(threads_per_worker=1, memory_limit=0, host="127.0.0.1", silence_logs=logging.CRITICAL)
+    options = dict(threads_per_worker=1, memory_limit=0, host="127.0.0.1", silence_logs="CRITICAL")
     with dask.config.set({"distributed.scheduler.worker-saturation": 1.0}):
         client = Client(n_workers=0, processes=True, dashboard_address="127.0.0.1:0", set_as_default=False, **options)
     # Ctrl-C is for this process alone; from its thread the workers inherit that they do not get it.
@@ -41,24 +36,22 @@ def connect(scheduler: str | None, workers: int) -> Client:
     return client
 
 
-def sweep(client: Client, runs: Sequence[Run], store: Store, driver: str, retries: int = 1, **options) -> dict:
+def sweep(client: Client, runs: list[Run], store: Store, driver: str, retries: int = 1, **options) -> dict:
     """Run by `attempt`, in order, what is not finished; try what fails again; return of each how it ended."""
-    to_do = [run for run in runs if not store.has(run.name)]
     outcomes = dict.fromkeys((run.name for run in runs), "cached")
-    keys = {f"{driver}-{run.name}": run.name for run in to_do}
-    options |= dict(folder=str(store.folder), driver=driver)
-    futures = client.map(attempt, to_do, key=list(keys), pure=False, retries=retries, batch_size=500, **options)
+    to_do = {f"{driver}-{run.name}": run for run in runs if not store.has(run.name)}
+    options |= dict(folder=str(store.folder), driver=driver, retries=retries, batch_size=500)
+    futures = client.map(attempt, [*to_do.values()], key=[*to_do], pure=False, **options)
     counts = Counter(done=0, cached=len(runs) - len(to_do), failed=0)
-    with tqdm(total=len(runs), initial=counts["cached"], unit="run", dynamic_ncols=True) as bar:
-        for future in as_completed(futures, loop=client.loop):
-            if future.cancelled():
-                raise ConnectionError("the scheduler has gone")
-            error = future.exception()
-            outcome = future.result() if error is None else f"{type(error).__name__}: {error}".removeprefix("Failed: ")
-            counts[outcome if outcome in counts else "failed"] += 1
-            outcomes[keys[future.key]] = outcome
-            bar.set_postfix(counts, refresh=False)
-            bar.update()
+    shown = dict(total=len(runs), initial=counts["cached"], unit="run", dynamic_ncols=True)
+    for future in (bar := tqdm(as_completed(futures, loop=client.loop), **shown)):
+        if future.cancelled():
+            raise ConnectionError("the scheduler has gone")
+        error = future.exception()
+        outcome = future.result() if error is None else f"{type(error).__name__}: {error}".removeprefix("Failed: ")
+        counts[outcome if outcome in counts else "failed"] += 1
+        outcomes[to_do[future.key].name] = outcome
+        bar.set_postfix(counts, refresh=False)
     return outcomes
 
 
@@ -66,11 +59,8 @@ class Failed(RuntimeError):
     """A run that has failed: raised with the reason, so that Dask tries again."""
 
 
-def attempt(run: Run, folder: str, driver: str, timeout: float | None = None, gpus: Sequence[str] = ()) -> str:
-    """Run a notebook and put it into its place in the store's folder; return "done", or "cached" if it was there.
-
-    After `timeout` seconds it is killed with all that it has started. Of `gpus` it sees that of this worker.
-    """
+def attempt(run: Run, folder: str, driver: str, timeout: float | None = None, gpus: list[str] | None = None) -> str:
+    """Run a notebook, for at most `timeout` seconds and on one of `gpus`; return "done", or "cached" if it was."""
     if (store := Store(folder)).has(run.name):
         return "cached"
     _check(run)
@@ -87,9 +77,11 @@ def _check(run: Run) -> None:
         raise Failed(f"what it depends on has changed since the command was given: {found}, not {run.edition}")
 
 
-def _execute(place: Path, parts: Path, timeout: float | None, gpus: Sequence[str]) -> str:
+def _execute(place: Path, parts: Path, timeout: float | None, gpus: list[str] | None) -> str:
     """Run the process, and say why it has failed; nothing if it has not. Its pipe closes when this ends, however."""
-    environment = os.environ | MALLOC | {"OMP_WAIT_POLICY": "passive"}
+    # Small models run twice as fast when glibc keeps memory; Dask tells its workers to hand all of it back.
+    malloc = {"MALLOC_TRIM_THRESHOLD_": "4294967296", "MALLOC_TOP_PAD_": "268435456", "MALLOC_MMAP_MAX_": "0"}
+    environment = os.environ | malloc | {"OMP_WAIT_POLICY": "passive"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     if gpus:  # the name of a local worker is its number
         environment["CUDA_VISIBLE_DEVICES"] = gpus[int(get_worker().name) % len(gpus)]
@@ -98,14 +90,12 @@ def _execute(place: Path, parts: Path, timeout: float | None, gpus: Sequence[str
     # -P: `store` or `plan` in a notebook must not mean the files beside the script.
     command = [sys.executable, "-P", str(Path(__file__).with_name("process.py")), str(place), str(parts)]
     options = dict(stdin=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
-    log, table = place / "log.txt", place / "result.parquet"
+    log = place / "log.txt"
     with log.open("ab") as out, subprocess.Popen([*command, str(timeout or "inf")], stdout=out, **options) as process:
         code = process.wait()
     if code == 0:
-        whole = table.exists() and table.read_bytes()[-4:] == b"PAR1"  # parquet's end, which is written last
-        return "" if whole else "the notebook has written no table to `output`"
+        return "" if Store(place.parent).has(place.name) else "the notebook has written no table to `output`"
     if code < 0 or code == LATE:
         return f"its process was ended by signal {-code}" if code < 0 else f"took longer than {timeout} s"
     lines = [line for line in log.read_text(errors="replace").split("\n") if line.strip()]
-    cells = [line for line in lines if line.startswith("Exception encountered at")]
-    return "\n".join([*cells[-1:], *lines[-1:]])
+    return "\n".join([*[line for line in lines if line.startswith("Exception encountered at")][-1:], *lines[-1:]])

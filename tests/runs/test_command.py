@@ -1,8 +1,10 @@
 """`python -m runs` says what came of the runs and what to do next, and delivers; the runs are stand-ins."""
 
 import json
+import shutil
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import dask
 import nbformat
@@ -98,6 +100,38 @@ def test_a_wrong_grid_and_a_folder_that_cannot_be_made_end_it_before_it_begins(c
     assert "nothing was begun: [Errno 20] Not a directory" in capsys.readouterr().err
 
 
+def draw(run, folder, **options):
+    outcome = finish(run, folder)
+    (Path(folder) / run.name / "figures" / "figure.txt").write_text(run.name)
+    return outcome
+
+
+def test_figures_of_one_name_are_kept_apart(call, notebook, monkeypatch, tmp_path):
+    monkeypatch.setattr(work, "attempt", draw)
+    assert call("--figures", "swept") == 0
+    assert all(path.parent.name == path.read_text() for path in tmp_path.glob("swept/*/figure.txt"))
+    assert len(list(tmp_path.glob("swept/*/figure.txt"))) == 3
+    (tmp_path / "embedded.yaml").write_text("common: {flag: false}")
+    monkeypatch.setattr("runs.plan.PROFILES", tmp_path)
+    copy = shutil.copy(notebook, notebook.with_name("copy.ipynb"))
+    assert command.main([str(notebook), str(copy), "--figures", "drawn"]) == 0
+    assert (tmp_path / "drawn" / "figure.txt").read_text().startswith("tiny-")
+    assert [path.read_text()[:5] for path in tmp_path.glob("drawn/copy-*/figure.txt")] == ["copy-"]
+
+
+def test_figures_that_cannot_be_copied_begin_nothing(call, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(work, "attempt", draw)
+    assert call(axes={"rows": [1]}) == 0
+    monkeypatch.setattr(command, "connect", None)
+    (tmp_path / "file").touch()
+    assert call("--figures", "file") == 2
+    assert "nothing was begun: 'file' must be a folder, and a file" in capsys.readouterr().err
+    (figures,) = tmp_path.glob("build/sweeps/grid/*/figures")
+    shutil.rmtree(figures)
+    assert call("--figures", "figures") == 2
+    assert f"must have its folder of figures, {figures.parent} has none" in capsys.readouterr().err
+
+
 def test_an_interrupt_says_how_to_go_on(call, monkeypatch, tmp_path, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
@@ -121,6 +155,7 @@ def test_a_scheduler_that_is_not_there_is_named(call, monkeypatch, capsys):
     "wrong",
     [
         *("--workers 0", "--retries -1", "--timeout 0", "--timeout nan", "--workers 1 --scheduler x"),
+        *("--scheduler localhost", "--scheduler tcp://127.0.0.1:notaport", "--scheduler :8786"),
         *("--in-place --grid x", "notebooks/x.ipynb", "--profile paper", "-p rows 3", "-p rows"),
     ],
 )

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import nbformat
 import pytest
 from tiny import CELLS, write_notebook
 
@@ -70,6 +71,7 @@ WRONG = {
     "axes:\n  factor: 3": ["line 3, axes.factor", "must be a list", "got 3"],
     "axes:\n  factor: [1]\n  rows: [1]\n  factor: [2]": ["duplicate key", "line 3", "line 5"],
     "parameters:\n  options: {a: 1, a: 2}": ["duplicate key", "line 3"],
+    "axes: {factor: [1" + 400 * "0" + "]}": ["line 2, axes.factor", "must be float, as factor = 1.0 in tiny.ipynb"],
     "axes:\n  rows: [1, 2.0]": ["line 3, axes.rows", "must be int, as rows = 4 in tiny.ipynb, got 2.0 (float)"],
     "axes:\n  factor: [x]": ["axes.factor", "must be float, as factor = 1.0", "got 'x' (str)"],
     "axes:\n  rows: [true]": ["axes.rows", "must be int", "got True (bool)"],
@@ -86,7 +88,7 @@ WRONG = {
     "axes: {rows: {of: 2}}": ["axes.rows", "must be a list"],
     "axes: {zip: {rows: [1, 2], factor: [1]}}": ["axes.zip", "of one length, got {'rows': [1, 2], 'factor': [1]}"],
     "axes:\n  zip: {rows: [1, x]}": ["line 3, axes.zip.rows", "got 'x'"],
-    "axes: {zip: [1]}": ["axes.zip", "takes no zip"],
+    "axes: {zip: [1]}": ["line 2, axes.zip", "must be lists of one length, got [1]: zip is a mapping of lists"],
     "axes: {zip: {}}": ["axes.zip", "must be lists of one length, got {}"],
     "axes: {rows: [1, 2, 1]}": ["axes.rows", 'given twice: {"rows": 1}'],
     "axes: {factor: [1, 1.0]}": ["axes.factor", "given twice"],
@@ -119,7 +121,7 @@ def test_a_missing_file_is_named(tmp_path, make_grid):
     for text, reason in {
         "notebook: none.ipynb": "no notebook at .*none.ipynb",
         "notebook: grid.yaml": "no notebook at",
-        "axes: {}": "no notebook at .*None",
+        "axes: {}": r"grid\.yaml, notebook: .*; notebook must be given",
         "notebook: [a]": r"notebook: must be text, got \['a'\]",
         "notebook:": "notebook: must be text, got None",
         "- 1": "must be a mapping",
@@ -133,6 +135,15 @@ def test_a_missing_file_is_named(tmp_path, make_grid):
 def test_a_notebook_must_take_what_a_sweep_sets(make_grid, notebook):
     write_notebook(notebook, [CELLS[0].replace("output = None  # for the table", ""), *CELLS[1:]])
     with pytest.raises(ValueError, match=r"tiny\.ipynb must declare output"):
+        read_grid(make_grid())
+
+
+def test_a_notebook_has_one_cell_of_parameters(make_grid, notebook):
+    """Papermill would set them behind the first, and the second set them back."""
+    document = nbformat.read(notebook, as_version=4)
+    document.cells[1].metadata["tags"] = ["parameters"]
+    nbformat.write(document, notebook)
+    with pytest.raises(ValueError, match=r"tiny\.ipynb must have one cell tagged parameters, got 2"):
         read_grid(make_grid())
 
 

@@ -1,6 +1,8 @@
 """The results of a grid become one table; a folder of runs holds what is whole."""
 
 import json
+import re
+import shutil
 from dataclasses import replace
 
 import pandas as pd
@@ -86,9 +88,39 @@ def test_columns_that_cannot_be_told_apart_are_refused(make_grid, publish):
 def test_a_damaged_run_is_named(make_grid, publish):
     runs = read_grid(make_grid())
     folder = publish(runs, tabulate)
-    (folder / runs[0].name / "parameters.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"runs\.json or a run that it names cannot be read: TypeError"):
+    path = folder / runs[0].name / "parameters.json"
+    path.write_text("[]")
+    with pytest.raises(ValueError, match=r"runs\.json or a run that it names cannot be read: TypeError") as caught:
         collect(folder)
+    assert str(path) in str(caught.value)
+    path.unlink()
+    with pytest.raises(ValueError, match=f"cannot be read: FileNotFoundError.* in {re.escape(str(path))}"):
+        collect(folder)
+
+
+def test_a_run_in_the_place_of_another_is_refused(make_grid, publish):
+    first, second = read_grid(make_grid({"factor": [1, 2]}))
+    folder = publish([first, second], tabulate)
+    shutil.rmtree(folder / second.name)
+    shutil.copytree(folder / first.name, folder / second.name)
+    with pytest.raises(ValueError, match=f"must be of the run {second.name}, got {first.name}"):
+        collect(folder)
+
+
+def test_an_index_with_a_name_is_a_column(make_grid, publish):
+    frame = collect(publish(read_grid(make_grid(rows=2)), lambda **given: tabulate(**given).set_index("id")))
+    assert frame.columns.tolist() == ["run", "rows", "id", "value"]
+    assert frame["id"].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("other", [{"id": [1.5]}, {"id": [2**63 + 1]}, {"value": [1]}, {"id": [None]}])
+def test_large_whole_numbers_stay_what_they_are(make_grid, publish, other):
+    """Pandas makes floats of them beside floats, unsigned numbers and what is missing."""
+    seeds, ids = [0, 2**63 - 1, 2**63], [2**53 + 1, -(2**60) - 1]
+    runs = read_grid(make_grid({"anything": seeds}))
+    frame = collect(publish(runs, lambda anything, **_: pd.DataFrame(other if anything else {"id": ids})))
+    assert frame["anything"].drop_duplicates().tolist() == seeds
+    assert frame["id"].tolist()[:2] == ids
 
 
 def test_a_parameter_that_a_run_of_an_earlier_grid_was_not_given_has_its_default(make_grid, publish):
@@ -111,7 +143,7 @@ def test_results_of_other_code_or_of_an_earlier_grid_are_not_mixed_in(make_grid,
 
 
 def test_an_empty_folder_is_named(tmp_path, make_grid, publish):
-    with pytest.raises(FileNotFoundError, match=r"no run in .*none is finished"):
+    with pytest.raises(FileNotFoundError, match=r"no run in .*none is finished: no such folder"):
         collect(tmp_path / "none")
     folder = publish(read_grid(make_grid()), lambda **_: None)
     with pytest.raises(FileNotFoundError, match=r"no run in .* is finished"):
@@ -126,12 +158,12 @@ def test_publishing_is_for_the_first(tmp_path):
     def prepare(name, content):
         place = store.folder / "partial" / "me" / name
         place.mkdir()
-        (place / "result.parquet").write_text(content)
+        (place / "result.parquet").write_text(f"{content} PAR1")
         return place
 
     assert store.publish(prepare("a", "first"), "run") == "done"
     assert store.publish(prepare("b", "second"), "run") == "cached"
-    assert (store.folder / "run" / "result.parquet").read_text() == "first"
+    assert (store.folder / "run" / "result.parquet").read_text() == "first PAR1"
     (store.folder / "other").write_text("a file in the way")
     with pytest.raises(NotADirectoryError):
         store.publish(prepare("c", "third"), "other")

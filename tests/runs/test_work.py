@@ -7,16 +7,18 @@ import threading
 import time
 from collections import Counter
 from dataclasses import replace as change
+from functools import partial
 from pathlib import Path
 
 import nbformat
 import pandas as pd
+import papermill
 import psutil
 import pytest
 from distributed import Client
 from tiny import wait_for
 
-from runs import work
+from runs import process, work
 from runs.plan import read_grid
 from runs.store import ROOT, Store
 from runs.work import Failed, attempt, sweep
@@ -145,6 +147,31 @@ def test_a_folder_that_is_not_there_or_not_to_be_written_is_a_failure(tmp_path, 
     assert "NotADirectoryError" in fail(run, store)
 
 
+@pytest.mark.parametrize("left", [b"", b"PAR", b"PAR1 cut off"])
+def test_a_run_whose_table_is_damaged_is_done_again(store, make_run, monkeypatch, left):
+    run = make_run()
+    finish(run, store.folder)
+    (store.folder / run.name / "result.parquet").write_bytes(left)
+    assert not store.has(run.name)
+    monkeypatch.setattr(work, "_execute", lambda place, *_: (place / "result.parquet").write_bytes(b"PAR1") and "")
+    assert attempt(run, str(store.folder), "me") == "done"
+    assert store.has(run.name)
+    assert not list(store.failed.iterdir())
+
+
+def test_braces_in_a_path_are_no_parameters(tmp_path, notebook, monkeypatch):
+    """Papermill formats paths: `v{rows}` would be the notebook in `v2`."""
+    (grid := tmp_path / "v{rows}" / "grid}.yaml").parent.mkdir()
+    shutil.copy(notebook, grid.parent)
+    grid.write_text("notebook: tiny.ipynb\nparameters: {rows: 2}")
+    store = Store(tmp_path / "{do}" / "sweeps" / "{")
+    store.open("me", [])
+    place = store.begin(read_grid(grid)[0], "me")
+    monkeypatch.setattr(papermill, "execute_notebook", partial(papermill.execute_notebook, prepare_only=True))
+    process.execute(place, "parts")
+    assert "rows = 2" in nbformat.read(place / "notebook.ipynb", as_version=4).cells[1].source
+
+
 def test_a_run_whose_name_is_no_longer_true_is_refused(store, make_run, marks):
     run = make_run()
     assert "has changed" in fail(change(run, edition=run.edition | {"nib": "0"}), store)
@@ -199,7 +226,7 @@ def cluster():
 
 def finish(run, folder, **_) -> str:
     (Path(folder) / run.name / "figures").mkdir(parents=True)
-    (Path(folder) / run.name / "result.parquet").touch()
+    (Path(folder) / run.name / "result.parquet").write_bytes(b"PAR1")
     return "done"
 
 
