@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"nothing was begun: {error}", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # batch systems end a job so: as clean as Ctrl-C
-    outcomes, code = dict.fromkeys((run.name for run in runs), "cached"), 0
+    outcomes, code, drawn = dict.fromkeys((run.name for run in runs), "cached"), 0, set()
     try:
         if not all(store.has(run.name) for run in runs):
             gpus = [] if args.scheduler else list_gpus()
@@ -58,7 +58,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"stopped: {error}\n{done} of {len(runs)} runs are done. To go on:\n  {again}", file=sys.stderr)
     finally:
         store.close(driver)
-    drawn = set()
     for run in (run for run in runs if store.has(run.name)):
         if args.figures:
             figures = store.folder / run.name / "figures"

@@ -146,7 +146,7 @@ def collect(folder: str | Path) -> pd.DataFrame:
         raise ValueError(f"columns must differ, got {[*labels.values()]} beside those of the tables, {sorted(taken)}")
     frames = [table.assign(**{labels[key]: cells[name][key] for key in labels}) for name, table in tables.items()]
     # Where tables differ in the type of a column, pandas makes floats of whole numbers: above 2**53 these are others.
-    large = {key for table in frames for key in table.select_dtypes("integer") if (table[key].abs() > 2**53).any()}
+    large = {key for t in frames for key in t.select_dtypes("integer", "timedelta") if (t[key].abs() > 2**53).any()}
     mixed = {key for key in large if len({table.dtypes.get(key) for table in frames}) > 1}
     frame = pd.concat([table.astype(dict.fromkeys(mixed & {*table}, object)) for table in frames], ignore_index=True)
     frame = frame[[*labels.values(), *(column for column in frame.columns if column not in labels.values())]]

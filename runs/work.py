@@ -43,15 +43,16 @@ def sweep(client: Client, runs: list[Run], store: Store, driver: str, retries: i
     options |= dict(folder=str(store.folder), driver=driver, retries=retries, batch_size=500)
     futures = client.map(attempt, [*to_do.values()], key=[*to_do], pure=False, **options)
     counts = Counter(done=0, cached=len(runs) - len(to_do), failed=0)
-    shown = dict(total=len(runs), initial=counts["cached"], unit="run", dynamic_ncols=True)
-    for future in (bar := tqdm(as_completed(futures, loop=client.loop), **shown)):
-        if future.cancelled():
-            raise ConnectionError("the scheduler has gone")
-        error = future.exception()
-        outcome = future.result() if error is None else f"{type(error).__name__}: {error}".removeprefix("Failed: ")
-        counts[outcome if outcome in counts else "failed"] += 1
-        outcomes[to_do[future.key].name] = outcome
-        bar.set_postfix(counts, refresh=False)
+    with tqdm(total=len(runs), initial=counts["cached"], unit="run", dynamic_ncols=True) as bar:
+        for future in as_completed(futures, loop=client.loop):
+            if future.cancelled():
+                raise ConnectionError("the scheduler has gone")
+            error = future.exception()
+            outcome = future.result() if error is None else f"{type(error).__name__}: {error}".removeprefix("Failed: ")
+            counts[outcome if outcome in counts else "failed"] += 1
+            outcomes[to_do[future.key].name] = outcome
+            bar.set_postfix(counts, refresh=False)
+            bar.update()
     return outcomes
 
 

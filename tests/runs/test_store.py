@@ -118,9 +118,11 @@ def test_large_whole_numbers_stay_what_they_are(make_grid, publish, other):
     """Pandas makes floats of them beside floats, unsigned numbers and what is missing."""
     seeds, ids = [0, 2**63 - 1, 2**63], [2**53 + 1, -(2**60) - 1]
     runs = read_grid(make_grid({"anything": seeds}))
-    frame = collect(publish(runs, lambda anything, **_: pd.DataFrame(other if anything else {"id": ids})))
+    first = {"id": ids, "time": pd.to_timedelta([2**60, 1])}
+    frame = collect(publish(runs, lambda anything, **_: pd.DataFrame(other if anything else first)))
     assert frame["anything"].drop_duplicates().tolist() == seeds
     assert frame["id"].tolist()[:2] == ids
+    assert frame["time"].dtype.kind == "m"
 
 
 def test_a_parameter_that_a_run_of_an_earlier_grid_was_not_given_has_its_default(make_grid, publish):
