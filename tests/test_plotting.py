@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageFilter
 
 import nib
 from nib.plotting import WIDTH, draw_map, draw_words, new_figure, plot_attribution, plot_maps, save_figure
@@ -111,16 +111,16 @@ def test_saved_figure_is_the_same_each_time(picture, tmp_path, stem):
     assert saved.info["dpi"] == pytest.approx((300, 300), rel=1e-3)
 
 
-def test_the_colours_of_a_saved_picture_are_near_its_own(tmp_path):
-    """Of 256 levels: a map over a photograph shows no bands."""
+def test_a_saved_picture_has_its_colours(tmp_path):
+    """From a little distance, as a file has 256: a picture of all colours shows no bands."""
+    y, x = np.mgrid[:60, :60] * 255 // 59
     figure = new_figure(2, 2)
-    axes = figure.subplots()
-    shades = np.linspace(0, 255, 60, dtype=np.uint8)
-    draw_map(axes, np.broadcast_to(shades[:, None, None], (60, 60, 3)), np.outer(SCORES[0], [1.0, 0.2, -1.0]))
-    save_figure(figure, pd.DataFrame({"a": [1]}), tmp_path / "map")
+    figure.subplots().imshow(np.stack([x, y, 255 - x], -1).astype(np.uint8))
+    save_figure(figure, pd.DataFrame({"a": [1]}), tmp_path / "saved")
     figure.savefig(tmp_path / "own.png", dpi=300)
-    saved, own = (np.array(Image.open(tmp_path / f"{name}.png").convert("RGB"), int) for name in ("map", "own"))
-    assert np.abs(saved - own).max() < 10
+    pictures = [Image.open(tmp_path / f"{name}.png").convert("RGB") for name in ("saved", "own")]
+    saved, own = (np.array(picture.filter(ImageFilter.BoxBlur(4)), int) for picture in pictures)
+    assert np.abs(saved - own).mean() < 0.5
 
 
 def test_charts_are_saved_with_300_dots_an_inch(tmp_path):
