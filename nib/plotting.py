@@ -210,7 +210,7 @@ def save_figure(figure: Figure, frame: pd.DataFrame, stem: str | Path) -> None:
     """Write `stem`.png and `stem`.pdf, and beside them the numbers that they show as `stem`.csv.
 
     All are written under another name and moved into place, and hold no time stamp: the same figure gives the same
-    files. A PNG has 300 dots an inch and 256 colours, of which pictures mix others; the PDF has all. Numbers in the CSV
+    files. A PNG has 300 dots an inch and 256 colours, of which pictures mix more; the PDF has all. Numbers in the CSV
     have six digits: `nib.save_table` keeps all. An index that has a name is a column of it.
     """
     stem = to_path("stem", stem)
@@ -223,9 +223,10 @@ def save_figure(figure: Figure, frame: pd.DataFrame, stem: str | Path) -> None:
     pixels = io.BytesIO()
     figure.savefig(pixels, format="png", dpi=DOTS)
     picture = (whole := Image.open(pixels).convert("RGB")).quantize(256)
-    if any(axes.images for axes in figure.axes):  # pictures have more colours: dots of two make a third
-        palette = whole.quantize(256, Image.Quantize.MAXCOVERAGE)
-        picture = whole.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+    if any(axes.images for axes in figure.axes):
+        picture = whole.quantize(256, Image.Quantize.MAXCOVERAGE)
+        if np.abs(np.subtract(picture.convert("RGB"), whole, dtype=int)).mean() > 2:  # levels: dots of two make a third
+            picture = whole.quantize(palette=picture, dither=Image.Dither.FLOYDSTEINBERG)
     with plt.rc_context({"pdf.fonttype": 42}):  # letters that editors and publishers can read
         _write(stem, "pdf", lambda file: figure.savefig(file, format="pdf", metadata={"CreationDate": None}, dpi=DOTS))
     _write(stem, "png", lambda file: picture.save(file, "PNG", optimize=True, dpi=(DOTS, DOTS)))
