@@ -118,7 +118,7 @@ class Notebook:
             with suppress(ValueError, TypeError):
                 self.defaults[name] = json.loads(json.dumps(ast.literal_eval(node.value)))
         if lacking := set(RESERVED[:2]) - set(self.defaults):
-            raise ValueError(f"{path.name} must declare {', '.join(sorted(lacking))}, which the runner sets")
+            raise ValueError(f"{path.name} must declare {' and '.join(sorted(lacking))} in a cell tagged parameters")
 
     def check(self, keys: tuple, value: object, make_error: Callable) -> object:
         """Return a value of the parameter that the last key names, as the notebook gets it, or raise the error."""

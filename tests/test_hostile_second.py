@@ -616,6 +616,28 @@ def test_a_named_column_is_the_only_one(picture, tmp_path):
         nib.datasets.load(tmp_path, text_column="caption_0")
 
 
+@pytest.mark.parametrize("texts", ["ab", {"a", "b"}, {"a": "x", "b": "y"}, ["a", 3]], ids=str)
+def test_what_are_no_new_captions(texts):
+    two = nib.datasets.load("scenes", limit=2)
+    assert nib.datasets.replace_texts(two, ("a", "b"))["text"][:] == ["a", "b"]
+    with pytest.raises(TypeError, match="texts must be a list of captions in the order of the rows, got"):
+        nib.datasets.replace_texts(two, texts)
+    with pytest.raises(ValueError, match="texts must be 2, one a row, got 3"):
+        nib.datasets.replace_texts(two, ["a", "b", "c"])
+
+
+def test_rows_that_repeat():
+    table = pd.DataFrame({"id": ["x", "x"], "method": "nib", "value": [1.0, 2.0]})
+    with pytest.raises(ValueError, match="a column must tell its rows apart, or they repeat"):
+        metrics.summarise(table, "method")
+
+
+def test_tabs_are_no_commas(tmp_path):
+    (tmp_path / "t.csv").write_text("file_name\ttext\n0.png\ta cat, a dog\n")
+    with pytest.raises(ValueError, match="must be divided by commas, got the header"):
+        nib.datasets.load(tmp_path / "t.csv")
+
+
 def test_semicolons_and_brackets(picture, tmp_path):
     (tmp_path / "t.csv").write_text("file_name;caption\n0.png;a dog\n1.png;a cat, asleep\n")
     with pytest.raises(ValueError, match="must be divided by commas, got the header 'file_name;caption'"):

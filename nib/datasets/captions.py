@@ -81,9 +81,15 @@ def best_captions(
 
 
 def replace_texts(dataset: Dataset, texts: Sequence[str]) -> Dataset:
-    """Put other captions in the column `text`."""
+    """Put other captions in the column `text`, one a row and in order, or raise an error for what is no such list."""
+    in_order = not isinstance(texts, (str, Mapping, Set))
+    texts = list(texts) if in_order else texts
+    if not in_order or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"texts must be a list of captions in the order of the rows, got {shorten(texts)}")
+    if len(texts) != len(dataset):
+        raise ValueError(f"texts must be {len(dataset)}, one a row, got {len(texts)}")
     columns = dataset.column_names
-    replaced = dataset.remove_columns("text").add_column("text", list(texts)).select_columns(columns)
+    replaced = dataset.remove_columns("text").add_column("text", texts).select_columns(columns)
     replaced.skipped = getattr(dataset, "skipped", [])
     return replaced
 

@@ -125,7 +125,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
         try:
             header = next(reader, [])
             for row in reader:
-                if len(row) > len(header) == 1 and ";" in header[0]:
+                if len(row) > len(header) == 1 and re.search(r"[;\t|]", header[0]):
                     raise ValueError(f"fields must be divided by commas, got the header {shorten(header[0])}")
                 if len(row) > len(header):
                     raise ValueError(

@@ -190,8 +190,13 @@ def _check_ids(group: pd.DataFrame, key: dict, columns: Sequence[str]) -> None:
     if "id" in group and group["id"].duplicated().any():
         twice = group["id"][group["id"].duplicated()].iloc[0]
         others = [name for name in columns if name not in ("id", "value", *key)]
-        varies = [name for name in others if group[name].map(repr).nunique() > 1] or "nothing"
-        raise ValueError(f"{key} holds pair {twice!r} more than once: its rows differ in {varies}; group by it")
+        varies = [name for name in others if group[name].map(repr).nunique() > 1]
+        what = (
+            f"its rows differ in {varies}; group by it"
+            if varies
+            else "a column must tell its rows apart, or they repeat"
+        )
+        raise ValueError(f"{key} holds pair {twice!r} more than once: {what}")
 
 
 def holm(p: np.ndarray) -> np.ndarray:
