@@ -616,7 +616,7 @@ def test_a_named_column_is_the_only_one(picture, tmp_path):
         nib.datasets.load(tmp_path, text_column="caption_0")
 
 
-@pytest.mark.parametrize("texts", ["ab", {"a", "b"}, {"a": "x", "b": "y"}, ["a", 3]], ids=str)
+@pytest.mark.parametrize("texts", ["ab", {"a", "b"}, {"a": "x", "b": "y"}, ["a", 3]])
 def test_what_are_no_new_captions(texts):
     two = nib.datasets.load("scenes", limit=2)
     assert nib.datasets.replace_texts(two, ("a", "b"))["text"][:] == ["a", "b"]
