@@ -64,6 +64,7 @@ def draw_map(axes: Axes, picture: np.ndarray, scores: np.ndarray, limit: float |
     """
     if not isinstance(axes, Axes):
         raise TypeError(f"axes must be matplotlib's Axes, got {type(axes).__name__}")
+    largest = symmetric_limit(scores)
     picture, scores, raw = to_floats("a picture", picture), to_floats("a map", scores), np.asarray(picture)
     whole = all(values.size and np.isfinite(values).all() for values in (picture, scores)) and raw.dtype == np.uint8
     if not whole or scores.ndim != 2 or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (1,), (3,)):
@@ -71,8 +72,8 @@ def draw_map(axes: Axes, picture: np.ndarray, scores: np.ndarray, limit: float |
             "a picture (height, width, 3) in uint8 and a finite map (., .) are drawn, both finite, got"
             f" {raw.dtype} {picture.shape} and {scores.shape}"
         )
-    limit = (0 if limit is None else check_number("limit", limit, 0)) or symmetric_limit(scores)
-    if min(limit, largest := symmetric_limit(scores)) < SMALLEST or largest > LARGEST:
+    limit = (0 if limit is None else check_number("limit", limit, 0)) or largest
+    if min(limit, largest) < SMALLEST or largest > LARGEST:
         raise ValueError(
             f"the largest score of a map and its limit must be within {SMALLEST:g} and {LARGEST:g}, got {largest:g}"
             f" and {limit:g}: scale them"

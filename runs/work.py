@@ -95,7 +95,7 @@ def _execute(place: Path, parts: Path, timeout: float | None, gpus: list[str] | 
     with log.open("ab") as out, subprocess.Popen([*command, str(timeout or "inf")], stdout=out, **options) as process:
         code = process.wait()
     if code == 0:
-        return "" if Store(place.parent).has(place.name) else "the notebook has written no table to `output`"
+        return "" if Store(place.parent).has(place.name) else "the notebook has written no parquet table to `output`"
     if code < 0 or code == LATE:
         return f"its process was ended by signal {-code}" if code < 0 else f"took longer than {timeout} s"
     lines = [line for line in log.read_text(errors="replace").split("\n") if line.strip()]

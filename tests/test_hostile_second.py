@@ -1,6 +1,7 @@
 """What a picture, a model or a table may be that is not what it seems: the right number, or a word."""
 
 import copy
+import functools
 import json
 import pickle
 import threading
@@ -156,6 +157,7 @@ def test_interactions_can_cut_a_caption(clip, pixel_values):
 
 GREY, MAP = np.full((60, 60, 3), 128, np.uint8), np.array([[1.0, -2.0], [0.5, 0.0]])
 DRAWN = {
+    "NaN": (lambda: draw_map(plt.figure().gca(), GREY, MAP * np.nan), ValueError, "must be a finite map or list"),
     "which map": (lambda: plot_maps(GREY, {"good": MAP, "bad": MAP * np.nan}), ValueError, "map 'bad': "),
     "no pairs": (lambda: plot_methods(GREY, ["a"], {"nib": MAP[0, 0]}), TypeError, "scores must be a mapping of"),
     "no mapping": (lambda: plot_methods(GREY, ["a"], [(MAP, [1.0])]), TypeError, "scores must be a mapping of"),
@@ -562,6 +564,49 @@ def test_a_part_knows_the_constants_of_its_metric(clip, pairs, monkeypatch, tmp_
     monkeypatch.setitem(globals(), "THRESHOLD", object())
     with pytest.raises(ValueError, match="neither code nor numbers nor text, got high"):
         evaluate(clip, pairs, metrics=["high"], output=tmp_path)
+
+
+def make_metric(power):
+    def measure(case, power=power):
+        return {"sum": (case.scores.image**power).sum((1, 2))}
+
+    return metrics.Metric({"sum": metrics.Value(None)}, measure)
+
+
+def test_a_part_knows_the_defaults_of_its_metric(clip, pairs, monkeypatch, tmp_path):
+    found = []
+    for power in (1, 2):
+        monkeypatch.setitem(metrics.METRICS, "sum", make_metric(power))
+        found += [evaluate(clip, pairs, metrics=["sum"], output=folder) for folder in (tmp_path, None)]
+    pd.testing.assert_frame_equal(found[2], found[3])
+    assert not found[0]["value"].equals(found[2]["value"])
+
+
+class Config:
+    power = 1.0
+
+
+NET, HALF = nn.Linear(1, 1), functools.partial(torch.mul, 0.5)
+
+
+def measure_by_class(case):
+    return {"z": case.scores.image.sum((1, 2)) ** Config.power}
+
+
+def measure_by_net(case):
+    return {"z": NET(case.scores.image.float().sum((1, 2))[:, None])[:, 0]}
+
+
+def measure_by_partial(case):
+    return {"z": HALF(case.scores.image).sum((1, 2))}
+
+
+@pytest.mark.parametrize("measure", [measure_by_class, measure_by_net, measure_by_partial])
+def test_no_part_is_kept_of_what_may_hold_anything(clip, pairs, monkeypatch, tmp_path, measure):
+    monkeypatch.setitem(metrics.METRICS, "z", metrics.Metric({"z": metrics.Value(None)}, measure))
+    assert len(evaluate(clip, pairs, metrics=["z"]))
+    with pytest.raises(ValueError, match="uses what is neither code nor numbers nor text, got z"):
+        evaluate(clip, pairs, metrics=["z"], output=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ from nib.shapes import PairValues
 
 # How `confidence` weighs the text under each; they differ too in what NIB's text is attributed against.
 PROTOCOLS = {"paper": "paper", "released": "released", "released_own": "released"}
+MADE = (ModuleType, type, FunctionType, BuiltinFunctionType, np.ufunc)  # of other modules, which are taken as they are
 NO_ROWS = pd.DataFrame({"id": ["-"], "protocol": ["-"], "metric": ["-"], "value": [0.0]})[:0]  # for the types
 
 
@@ -109,7 +110,7 @@ class Work:
         """Name the part after the method and the hash of all that its numbers depend on."""
         preset = PRESETS.get(self.setting.get("preset"))  # what a name stands for may change
         depends = [made_by, self.setting, preset, self.protocols, self.metrics, _read_own(self.setting["method"])]
-        depends += [_read_code(name, METRICS[name].measure or guard) for name in self.metrics]
+        depends += [_read_code(name, METRICS[name].measure) for name in self.metrics if METRICS[name].measure]
         described = describe(depends)
         return f"{self.setting['method']}-{hash_all(described, self.batch.hash())}.parquet"
 
@@ -182,7 +183,7 @@ def _read_code(name: str, function: Callable) -> str:
 
 def _read_globals(function: FunctionType, seen: set[str]) -> str:
     """Return what a function uses of its module: the code of functions, and values, which a notebook may set anew."""
-    codes, text = [function.__code__], ""
+    codes, text = [function.__code__], describe([function.__defaults__, function.__kwdefaults__])
     for code in codes:  # those of inner functions come behind
         codes += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
     for name in sorted({name for code in codes for name in code.co_names} & set(function.__globals__) - seen):
@@ -190,8 +191,8 @@ def _read_globals(function: FunctionType, seen: set[str]) -> str:
         seen.add(name)
         if isinstance(value, FunctionType) and value.__globals__ is function.__globals__:
             text += inspect.getsource(value) + _read_globals(value, seen)
-        elif not callable(value) and not isinstance(value, ModuleType):
-            text += f"{name} = {describe(value)}"
+        elif not isinstance(value, MADE) or getattr(value, "__module__", "") == function.__module__:
+            text += f"{name} = {describe(value)}"  # raises a TypeError for what may hold anything
     return text
 
 

@@ -99,7 +99,7 @@ def test_a_kernel_that_dies_is_a_failure(store, make_run):
 
 @pytest.mark.slow
 def test_a_notebook_without_a_table_is_a_failure(store, make_run):
-    assert fail(make_run(do="nothing"), store).startswith("the notebook has written no table to `output`")
+    assert fail(make_run(do="nothing"), store).startswith("the notebook has written no parquet table to `output`")
 
 
 def start(run, store) -> tuple[threading.Thread, list[str]]:
