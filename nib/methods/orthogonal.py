@@ -102,9 +102,8 @@ def _project_off(clip: HookedCLIP, basis: Tensor) -> Iterator[None]:
     """Take a span out of every embedding of a text."""
     hook = of_this_thread(lambda _, args, embeds: embeds - embeds @ basis @ basis.T)
     projection = clip.text.projection
-    projection = (
-        projection[-1] if isinstance(projection, nn.Sequential) else projection
-    )  # its last layer is the model's
+    if isinstance(projection, nn.Sequential):  # made anew at each call: only its layers are the model's
+        projection = projection[-1]
     handle = projection.register_forward_hook(hook)
     try:
         yield
