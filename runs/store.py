@@ -16,7 +16,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import nbformat
 import pandas as pd
 
 import nib
@@ -47,6 +46,8 @@ def name_run(notebook: Path, parameters: dict, settings: dict, edition: dict) ->
 
 def read_edition(notebook: str | Path, drawn: bool = False) -> dict[str, str]:
     """Hash the notebook's code, the code that computes, and the embedded data; what only draws counts where `drawn`."""
+    import nbformat  # here, as it takes over a second: a notebook that calls `locate` need not wait
+
     code = {*Path(nib.__file__).parent.rglob("*.py"), *ROOT.glob("studies/**/*.py")}
     drawing = {path for path in code if path.stem in ("plotting", "cases", "charts", "overview", "sheet", "style")}
     data = sorted([*EMBEDDED.glob("*.json"), *EMBEDDED.glob("*.safetensors")]) + sorted(SCENES.glob("*.parquet"))
@@ -58,7 +59,7 @@ def read_edition(notebook: str | Path, drawn: bool = False) -> dict[str, str]:
     return edition
 
 
-def hash_cells(notebook: nbformat.NotebookNode) -> str:
+def hash_cells(notebook: dict) -> str:
     """Hash the code cells of a notebook."""
     return hash_all(*(cell.source for cell in notebook.cells if cell.cell_type == "code"))[:16]
 

@@ -89,10 +89,9 @@ def _execute(place: Path, parts: Path, timeout: float | None, gpus: list[str] | 
     threads = os.environ.get("OMP_NUM_THREADS", "1")  # with one, digits are the same on every machine
     environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
     # -P: `store` or `plan` in a notebook must not mean the files beside the script.
-    command = [sys.executable, "-P", str(Path(__file__).with_name("process.py")), str(place), str(parts)]
+    command = [sys.executable, "-P", Path(__file__).with_name("process.py"), place, parts, str(timeout or "inf")]
     options = dict(stdin=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
-    log = place / "log.txt"
-    with log.open("ab") as out, subprocess.Popen([*command, str(timeout or "inf")], stdout=out, **options) as process:
+    with (log := place / "log.txt").open("ab") as out, subprocess.Popen(command, stdout=out, **options) as process:
         code = process.wait()
     if code == 0:
         return "" if Store(place.parent).has(place.name) else "the notebook has written no parquet table to `output`"

@@ -10,7 +10,7 @@ import pytest
 import nib
 from benchmarks.localisation import measure
 
-SCENES = 96
+SCENES = 48
 MEAN = {"method": "nib", "baseline": "mean"}
 
 
@@ -22,21 +22,23 @@ def values():
     return frame.pivot(index="id", columns=["metric", "method"], values="value")
 
 
-@pytest.mark.parametrize(
-    ("method", "metric"),
-    [
-        ("nib", "selectivity"),
-        *(("nib from the mean", metric) for metric in ("selectivity", "auc", "pointing_game", "energy_inside")),
-        *(("fast_ig", metric) for metric in ("selectivity", "auc", "pointing_game")),
-        ("chefer", "selectivity"),
-        ("mfaba", "auc"),
-        ("pixel_gradient", "auc"),
-        ("objectness", "auc"),
-    ],
-)
-def test_beats_a_random_map(values, metric, method):
-    better = values[metric, method] - values[metric, "random"]
-    assert better.mean() > 2 * better.sem(), f"{method}: {better.mean():.3f} more than random"
+FOUND = {
+    "nib": ["selectivity"],
+    "nib from the mean": ["selectivity", "auc", "pointing_game", "energy_inside"],
+    "fast_ig": ["selectivity", "auc", "pointing_game"],
+    "chefer": ["selectivity"],
+    "mfaba": ["auc"],
+    "pixel_gradient": ["auc"],
+    "objectness": ["auc"],
+}
+
+
+def test_maps_beat_a_random_one(values, subtests):
+    for method, metrics in FOUND.items():
+        for metric in metrics:
+            with subtests.test(f"{method}: {metric}"):
+                better = values[metric, method] - values[metric, "random"]
+                assert better.mean() > 2 * better.sem(), f"{better.mean():.3f} more than random"
 
 
 def test_what_never_reads_the_text_does_not_tell_objects_apart(values):

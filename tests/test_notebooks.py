@@ -29,9 +29,25 @@ def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+TYPED = re.compile(r"(?<![\w.])(?:\d+\.\d+|\d+(?= ?(?:%|of \d|times\b|points?\b|percent\b)))")
+STANDING = {"95", "0.05", "0.5"}  # the levels of intervals and tests, and chance
+
+
 @all_notebooks
-def test_structure(path):
+def test_form_and_outputs(path, subtests):
     notebook = nbformat.read(path, as_version=4)
+    with subtests.test("structure"):
+        check_structure(notebook, path)
+    with subtests.test("outputs are there and not older than the code"):
+        check_outputs(notebook, path)
+    with subtests.test("text holds no measured number"):
+        check_numbers(notebook)
+    with subtests.test("no path of this machine, nor one that is right from one folder alone"):
+        assert str(ROOT) not in path.read_text()
+        assert "../" not in "".join(cell.source for cell in code_cells(notebook))
+
+
+def check_structure(notebook, path):
     nbformat.validate(notebook)
     title, parameters, imports = notebook.cells[:3]
     assert title.cell_type == "markdown"
@@ -47,9 +63,7 @@ def test_structure(path):
         assert not any(line.startswith(("!", "%")) for line in cell.source.splitlines())
 
 
-@all_notebooks
-def test_outputs_are_there_and_not_older_than_the_code(path):
-    notebook = nbformat.read(path, as_version=4)
+def check_outputs(notebook, path):
     assert notebook.metadata.get("code_hash") == hash_cells(notebook), f"run `make notebooks`: {path.name} has changed"
     assert any(cell.outputs for cell in code_cells(notebook))
     for output in (output for cell in code_cells(notebook) for output in cell.outputs):
@@ -60,28 +74,18 @@ def test_outputs_are_there_and_not_older_than_the_code(path):
         assert len(image) * 3 / 4 < 300e3
 
 
-TYPED = re.compile(r"(?<![\w.])(?:\d+\.\d+|\d+(?= ?(?:%|of \d|times\b|points?\b|percent\b)))")
-STANDING = {"95", "0.05", "0.5"}  # the levels of intervals and tests, and chance
-
-
-@pytest.mark.parametrize("path", [*PATHS, ROOT / "notebooks/index.ipynb"], ids=lambda path: path.stem)
-def test_text_holds_no_measured_number(path):
+def check_numbers(notebook):
     """Numbers that were measured are computed in outputs; the text may only name those that the code was given."""
-    notebook = nbformat.read(path, as_version=4)
     given = set(re.findall(r"\d+(?:\.\d+)?", "\n".join(cell.source for cell in code_cells(notebook))))
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     text = re.sub(r"`[^`]*`|\]\([^)]*\)|\$[^$]*\$", "", text)  # names, links and formulas
     assert not set(TYPED.findall(text)) - given - STANDING
 
 
-@pytest.mark.parametrize("text", ["AUC 0.83", "38 % of", "in 7 of 9", "12 times as much", "by 3 points"])
-def test_a_typed_number_is_found(text):
-    assert len(TYPED.findall(text)) == 1
-
-
-@all_notebooks
-def test_committed_outputs_name_no_path_of_the_machine(path):
-    assert str(ROOT) not in path.read_text()
+def test_the_index_holds_no_measured_number_and_a_typed_one_is_found():
+    check_numbers(nbformat.read(ROOT / "notebooks/index.ipynb", as_version=4))
+    for text in ("AUC 0.83", "38 % of", "in 7 of 9", "12 times as much", "by 3 points"):
+        assert len(TYPED.findall(text)) == 1, text
 
 
 @all_notebooks
@@ -131,12 +135,6 @@ def test_the_kept_results_are_those_of_the_full_profile():
     assert set(preset.path) == {name_path(*path.values())}
     assert tables["02_qualitative_figure1"].n.max() == profile["02_qualitative"]["n_scenes"]
     assert tables["12_interactions_words"].n.min() >= 2 * profile["12_interactions"]["n_scenes"]  # nouns
-
-
-@all_notebooks
-def test_paths_are_of_the_repository(path):
-    """No path is right from one folder alone: readers run notebooks from the root, from notebooks/, and copies."""
-    assert "../" not in "".join(cell.source for cell in code_cells(nbformat.read(path, as_version=4)))
 
 
 @pytest.fixture
