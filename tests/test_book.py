@@ -75,16 +75,18 @@ def test_nothing_is_loaded_from_the_net(book, pages):
         assert not re.search(r"""(@import|url\()\s*["']?(https?:)?//""", path.read_text()), path.name
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_a_notebook_shows_its_outputs_and_formulas(book, pages, name):
-    notebook, page = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4), pages[book / "notebooks" / f"{name}.html"]
-    outputs = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
-    pictures = sum("image/png" in data or "image/jpeg" in data for data in outputs)
-    assert len(page.select("article .cell_output img")) == pictures
-    tables = sum(data.get("text/html", "").count("<table") for data in outputs)
-    assert len(page.select("article .cell_output .text_html table")) == tables
-    prose = "".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    assert len(page.select("article math")) == len(re.findall(r"(\$\$?)[^$]+\1", prose))
+def test_notebooks_show_their_outputs_and_formulas(book, pages, subtests):
+    for name in NOTEBOOKS:
+        with subtests.test(name):
+            page = pages[book / "notebooks" / f"{name}.html"]
+            notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
+            outputs = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
+            pictures = sum("image/png" in data or "image/jpeg" in data for data in outputs)
+            assert len(page.select("article .cell_output img")) == pictures
+            tables = sum(data.get("text/html", "").count("<table") for data in outputs)
+            assert len(page.select("article .cell_output .text_html table")) == tables
+            prose = "".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+            assert len(page.select("article math")) == len(re.findall(r"(\$\$?)[^$]+\1", prose))
 
 
 def test_the_search_knows_a_word_of_a_notebook(book):
