@@ -1,17 +1,12 @@
-"""Cut a tower at any block.
+"""Cut a tower at any block: those before the cut run without gradients, the rest is a function of the hidden states.
 
-Exports `Tower`, `ImageTower`, `TextTower`, `Split` and `of_this_thread`. What a tower is made of in each family is in
-`nib.families`.
-
-The blocks before a cut run without gradients, the rest is a function of the hidden states. Nothing of transformers'
-forwards is written again: the blocks get the very arguments of a real forward pass, which a hook captures and which
-stops there. Only the last block is run in a shorter form of our own, where that gives the same: `nib.last_block`.
+Nothing of transformers' forwards is written again: the blocks get the very arguments of a real forward pass, which a
+hook captures and which stops there. Only the last block has a shorter form of our own: `nib.last_block`.
 """
 
 import inspect
 import threading
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
 from operator import attrgetter
@@ -34,14 +29,13 @@ def of_this_thread(hook: Callable) -> Callable:
 class Split:
     """A tower cut before block `layer`, for one batch of inputs.
 
-    Call it with hidden states to get embeddings. Their rows may be any multiple of the batch,
-    step-major: row s * batch + b belongs to input b.
+    Call it with hidden states to get embeddings. Their rows may be any multiple of the batch, step-major: row
+    s * batch + b belongs to input b.
 
     Attributes:
         hidden_states: (batch, tokens, width), what enters block `layer`, without gradient.
         real: (batch, tokens) boolean, what is not padding.
         pool_index: (batch,), the token that the tower pools; None where it pools all of them.
-        tower, layer: what was cut, and how many blocks ran before the cut.
         arguments: what a block receives beside hidden states, by name, masks among it.
     """
 
@@ -56,7 +50,6 @@ class Split:
         return len(self.hidden_states)
 
     def __getitem__(self, rows: slice | Tensor) -> "Split":
-        """Cut some inputs out of the batch."""
         pool_index = None if self.pool_index is None else self.pool_index[rows]
         arguments = self._map_batched(lambda value: value[rows])
         return Split(self.hidden_states[rows], self.real[rows], pool_index, self.tower, self.layer, arguments)
@@ -79,7 +72,7 @@ class Split:
         return self.tower.pool(hidden_states, pool_index)
 
     def open_head(self, hidden_states: HiddenStates) -> tuple[Embeds, Tensor, tuple[Tensor, ...]]:
-        """Run the rest of a tower with a pooling head in the open: see `nib.pooling_head.run_open`."""
+        """Run the rest of a tower with a pooling head as `nib.pooling_head.run_open` does."""
         for block in self.tower.blocks[self.layer :]:
             hidden_states = block(hidden_states, **self.arguments)
         return pooling_head.run_open(self.tower.head, self.tower.norm(hidden_states))
@@ -128,8 +121,7 @@ class Tower:
 
     @property
     def default_layer(self) -> int:
-        """Return three quarters of the blocks: 9 of 12, as in the NIB paper."""
-        return 3 * len(self.blocks) // 4
+        return 3 * len(self.blocks) // 4  # 9 of 12, as in the NIB paper
 
     def embed(self, inputs: Tensor, attention_mask: AttentionMask | None = None) -> Embeds:
         """Run the whole tower as transformers does: (batch, embed), not normalised."""
@@ -163,44 +155,33 @@ class Tower:
             layer: blocks run before the cut, from 0 to the number of blocks; None for `default_layer`. (What the
                 released code calls layer 9 is 9 here for NIB, and 10 for M2IB and Grad-CAM.)
             attention_mask: for text, 1 at tokens and 0 at padding.
-
-        Raises:
-            ValueError: `layer` is out of range.
         """
-        last = min(layer := self.check_layer(layer), len(self.blocks) - 1)
-        with self._capture(self.blocks[last]) as captured:
+        layer = self.check_layer(layer)
+        block = self.blocks[min(layer, len(self.blocks) - 1)]
+        names = list(inspect.signature(type(block).forward).parameters)[1:]
+        arguments = {}
+
+        def stop(module, args, kwargs):
+            arguments.update(zip(names, args), **kwargs)
+            raise _Stop
+
+        handle = block.register_forward_pre_hook(of_this_thread(stop), with_kwargs=True)
+        try:
             self.encode(inputs, attention_mask)
-        hidden_states, arguments = captured
+        except _Stop:
+            hidden_states = arguments.pop(names[0])
+        finally:
+            handle.remove()
         if layer == len(self.blocks):
-            hidden_states = self.blocks[last](hidden_states, **arguments)
+            hidden_states = block(hidden_states, **arguments)
         return Split(hidden_states, *self.locate(inputs, attention_mask), self, layer, arguments)
 
     def check_layer(self, layer: int | None) -> int:
-        """Return the layer, or the default for None; raise a ValueError unless it can be cut there."""
+        """Return the layer, the default for None, or raise a ValueError unless the tower can be cut there."""
         layer = self.default_layer if layer is None else layer
         if isinstance(layer, bool) or not isinstance(layer, Integral) or not 0 <= layer <= len(self.blocks):
             raise ValueError(f"layer must be a whole number from 0 to {len(self.blocks)}, got {layer!r}")
         return int(layer)
-
-    @staticmethod
-    @contextmanager
-    def _capture(block: nn.Module):
-        """Catch what this thread's next call of `block` gets, states first, and stop the forward pass there."""
-        names = list(inspect.signature(type(block).forward).parameters)[1:]
-        captured: list = []
-
-        def hook(module, args, kwargs):
-            arguments = dict(zip(names, args)) | kwargs
-            captured.extend((arguments.pop(names[0]), arguments))
-            raise _Stop
-
-        handle = block.register_forward_pre_hook(of_this_thread(hook), with_kwargs=True)
-        try:
-            yield captured
-        except _Stop:
-            pass
-        finally:
-            handle.remove()
 
 
 @dataclass(kw_only=True)
@@ -266,7 +247,7 @@ class TextTower(Tower):
     begin_tokens: int = 1
 
     def words(self, input_ids: InputIds, attention_mask: AttentionMask | None = None) -> Tensor:
-        """Return which tokens are words, not begin, end or padding: (batch, tokens) boolean."""
+        """Return which tokens are not begin, end or padding: (batch, tokens) boolean."""
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)
         # The end is found by its id, and so also where the mask is all ones, as a processor of SigLIP makes it.
         inside = (positions >= self.begin_tokens) & (positions < self.find_end(input_ids)[:, None])
