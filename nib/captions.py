@@ -1,7 +1,4 @@
-"""Turn sentences into what the towers take, or say what is wrong with them.
-
-Exports `to_tokens` and `check_begin`.
-"""
+"""Turn sentences into what the towers take, or say what is wrong with them."""
 
 import unicodedata
 import warnings
@@ -26,8 +23,8 @@ def to_tokens(
         truncate: cut captions that are longer than the model's context, with a warning.
 
     Returns:
-        Token ids and mask, both (captions, tokens), and for each caption its tokens, the
-        index of the word that each token belongs to (None at begin and end), and its words.
+        Token ids and mask, both (captions, tokens), and for each caption its tokens, the index of the word that each
+        token belongs to (None at begin and end), and its words.
 
     Raises:
         TypeError: a caption is neither a sentence nor a tensor of whole numbers.
@@ -45,8 +42,7 @@ def to_tokens(
     for row, (ids, *_) in enumerate(encoded):
         input_ids[row, : len(ids)] = torch.as_tensor(ids)
         attention_mask[row, : len(ids)] = 1
-    words = [(tokens, word_ids, words) for _, tokens, word_ids, words in encoded]
-    return input_ids.to(clip.device), attention_mask.to(clip.device), words
+    return input_ids.to(clip.device), attention_mask.to(clip.device), [tuple(described) for _, *described in encoded]
 
 
 def _encode(clip: HookedCLIP, caption: Caption, truncate: bool):
@@ -80,11 +76,10 @@ def _encode(clip: HookedCLIP, caption: Caption, truncate: bool):
     words, before = encoding.word_ids(), None
     for place, (start, end) in enumerate(encoding["offset_mapping"]):
         if words[place] is not None:
-            if before is not None and words[place] != before and start < spans[before][1]:
+            if before is not None and start < spans[before][1]:
                 words[place] = before  # a letter that lower case makes two of, such as İ, is in one word
             before = words[place]
-            first, _ = spans.get(before, (start, end))
-            spans[before] = (first, end)
+            spans[before] = (spans.get(before, (start, end))[0], end)
     starts = {start for start, _ in spans.values()}
     for word, (start, end) in spans.items():  # a mark on a letter belongs to it, also where they were composed
         while end < len(caption) and end not in starts and unicodedata.combining(caption[end]):
@@ -93,22 +88,21 @@ def _encode(clip: HookedCLIP, caption: Caption, truncate: bool):
     order = {word: position for position, word in enumerate(spans)}
     word_ids = [None if word is None else order[word] for word in words]
     _check_ends(clip, encoding["input_ids"], word_ids)
-    tokens = clip.tokenizer.convert_ids_to_tokens(encoding["input_ids"])
-    tokens = [token.removesuffix("</w>") for token in tokens]
+    tokens = [token.removesuffix("</w>") for token in clip.tokenizer.convert_ids_to_tokens(encoding["input_ids"])]
     return encoding["input_ids"], tokens, word_ids, [caption[start:end] for start, end in spans.values()]
 
 
 def _check_ends(clip: HookedCLIP, ids: list[int], word_ids: list[int | None]) -> None:
     """Check that the tokenizer puts the model's begin and end where the model takes them to be."""
-    found, last, text = "", len(ids) - 1, clip.text
+    found, text = "", clip.text
     if not ids:
         found = "no token"
     elif max(ids) >= text.vocabulary:
         found = f"token id {max(ids)}, and the model knows {text.vocabulary}"
     elif (text.begin_tokens and word_ids[0] is not None) or word_ids[-1] is not None:
         found = f"no token {'after' if word_ids[-1] is not None else 'before'} the words"
-    elif (end := int(text.find_end(torch.tensor([ids], device=clip.device)))) != last:
-        found = f"the end at place {last}, and the model finds it at {end}"
+    elif (end := int(text.find_end(torch.tensor([ids], device=clip.device)))) != len(ids) - 1:
+        found = f"the end at place {len(ids) - 1}, and the model finds it at {end}"
     if found:
         raise ValueError(
             f"the tokenizer and the model do not belong together: the tokenizer gives {found}, in {shorten(ids)}"
@@ -117,8 +111,8 @@ def _check_ends(clip: HookedCLIP, ids: list[int], word_ids: list[int | None]) ->
 
 def check_begin(clip: HookedCLIP, input_ids: InputIds) -> None:
     """Raise a ValueError unless each row begins with the tokenizer's begin token, where the model has one."""
-    begin = [getattr(clip.tokenizer, f"{kind}_token_id", None) for kind in ("bos", "cls")]
-    begin = [token for token in begin if token is not None]
+    named = (getattr(clip.tokenizer, f"{kind}_token_id", None) for kind in ("bos", "cls"))
+    begin = [token for token in named if token is not None]
     wrong = [row for row in input_ids.tolist() if row[0] not in begin]
     if clip.text.begin_tokens and begin and wrong:
         raise ValueError(f"token ids must begin with the begin token, {begin[0]}, got {shorten(wrong[0])}")

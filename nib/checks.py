@@ -1,8 +1,4 @@
-"""Check the arguments that many functions share, before any work.
-
-Exports `check_count`, `check_seed`, `check_number`, `check_flag`, `check_choice`, `check_dense`, `check_tensor`,
-`check_finite`, `check_normalised`, `read_limit`, `to_floats`, `to_real`, `is_changed`, `name_place` and `shorten`.
-"""
+"""Check the arguments that many functions share, before any work."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -124,7 +120,8 @@ def to_real(name: str, values) -> torch.Tensor:
             kinds = {"f": np.float64, "u": np.int64} if values.dtype.itemsize > 8 or values.dtype.kind == "u" else {}
             values = np.ascontiguousarray(values, kinds.get(values.dtype.kind, values.dtype.newbyteorder("=")))
         values = torch.as_tensor(values)
-        values = values.long() if values.dtype in (torch.uint16, torch.uint32, torch.uint64) else values
+        if values.dtype in (torch.uint16, torch.uint32, torch.uint64):
+            values = values.long()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be numbers, got {type(values).__name__}: {shorten(values)}") from error
     check_dense(name, values)
