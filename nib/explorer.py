@@ -7,24 +7,19 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
-if TYPE_CHECKING:
-    from nib.interaction import Interactions
-    from nib.result import Attribution
+from nib.interaction import Interactions
+from nib.result import Attribution
 
 LARGEST = 672  # pixels of the longer side in the page
 HEIGHT = 560  # pixels of the page in a notebook
 
 
-def make_page(
-    result: "Attribution", interactions: "Interactions | None" = None, others: "Sequence[Attribution]" = ()
-) -> str:
+def make_page(result: Attribution, interactions: Interactions | None = None, others: Sequence[Attribution] = ()) -> str:
     """Return the page that `Attribution.to_html` describes."""
-    from nib.interaction import Interactions
-
     _check_arrays(result)
     if isinstance(others, type(result)):
         raise TypeError("others must be a list of Attributions, got one: pass [other]")
@@ -60,7 +55,7 @@ def make_page(
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)  # one pass: captions may hold braces
 
 
-def embed_page(result: "Attribution") -> str:
+def embed_page(result: Attribution) -> str:
     """Return the page in a frame for a notebook, and the words as plain HTML for viewers that strip frames."""
     static = f'<div class="nib-static">{_summarise(result)}</div>'
     try:
@@ -73,7 +68,7 @@ def embed_page(result: "Attribution") -> str:
     return f'<div class="nib-page">{rule}{static}<iframe {frame} srcdoc="{page}"></iframe></div>'
 
 
-def _summarise(result: "Attribution") -> str:
+def _summarise(result: Attribution) -> str:
     """Return the caption with its words coloured by their scores, and the largest patches, as plain HTML."""
     largest = float(np.abs(result.word_scores).max(initial=0)) or 1.0
     words = []
@@ -88,13 +83,13 @@ def _summarise(result: "Attribution") -> str:
     return f"<p>{head}<br>strongest patches (row, column): {patches}; <code>.plot()</code> draws all</p>"
 
 
-def _check_arrays(result: "Attribution") -> None:
+def _check_arrays(result: Attribution) -> None:
     for name, kind in (("picture", "u"), ("image_scores", "f"), ("word_scores", "f")):
         if not isinstance(values := getattr(result, name), np.ndarray) or values.dtype.kind != kind:
             raise TypeError(f"{name} must be the array that nib.attribute gives, got {type(values).__name__}")
 
 
-def _check_same(result: "Attribution", other, name: str, grid: tuple[int, ...]) -> None:
+def _check_same(result: Attribution, other, name: str, grid: tuple[int, ...]) -> None:
     if (other.text, other.words) != (result.text, result.words):
         raise ValueError(f"{name} must be of the same caption, {result.text!r}, got {other.text!r}")
     if grid != result.image_scores.shape:
@@ -103,7 +98,7 @@ def _check_same(result: "Attribution", other, name: str, grid: tuple[int, ...]) 
         raise ValueError(f"{name} must be of the same picture: the pixels differ")
 
 
-def _describe(item: "Attribution", label: str) -> dict:
+def _describe(item: Attribution, label: str) -> dict:
     if len(item.words) != len(item.word_scores):
         raise ValueError(f"words and scores must be equally many, got {len(item.words)} and {len(item.word_scores)}")
     return {
@@ -116,7 +111,7 @@ def _describe(item: "Attribution", label: str) -> dict:
     }
 
 
-def _label(shown: "list[Attribution]") -> list[str]:
+def _label(shown: list[Attribution]) -> list[str]:
     """Say of each what differs: its method, and the parameters that those which have them do not share."""
     settings = [{"method": item.method} | item.parameters for item in shown]
     names = dict.fromkeys(name for one in settings for name in one if name != "batch_size")
@@ -142,8 +137,6 @@ def _to_json(values: dict) -> str:
 
 def _encode(picture: np.ndarray) -> str:
     """Return a picture as the address of a JPEG that holds its own bytes."""
-    from PIL import Image  # here, so that numbers alone do not wait for it
-
     image, file = Image.fromarray(picture), io.BytesIO()
     image.thumbnail((LARGEST, LARGEST))
     image.save(file, format="JPEG", quality=90)

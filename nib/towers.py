@@ -31,20 +31,14 @@ class Split:
 
     Call it with hidden states to get embeddings. Their rows may be any multiple of the batch, step-major: row
     s * batch + b belongs to input b.
-
-    Attributes:
-        hidden_states: (batch, tokens, width), what enters block `layer`, without gradient.
-        real: (batch, tokens) boolean, what is not padding.
-        pool_index: (batch,), the token that the tower pools; None where it pools all of them.
-        arguments: what a block receives beside hidden states, by name, masks among it.
     """
 
-    hidden_states: HiddenStates
-    real: Tensor
-    pool_index: Tensor | None
+    hidden_states: HiddenStates  # what enters block `layer`, without gradient
+    real: Tensor  # (batch, tokens) boolean, what is not padding
+    pool_index: Tensor | None  # (batch,), the token that the tower pools; None where it pools all of them
     tower: "Tower"
     layer: int
-    arguments: dict[str, Any]
+    arguments: dict[str, Any]  # what a block receives beside hidden states, by name, masks among it
 
     def __len__(self) -> int:
         return len(self.hidden_states)
@@ -92,32 +86,23 @@ class _Stop(Exception):
 
 @dataclass(kw_only=True)
 class Tower:
-    """One encoder of the model.
+    """One encoder of the model."""
 
-    Attributes:
-        encode: the model's own function from inputs and attention mask to its output object.
-        blocks: the transformer blocks.
-        norm: the layer norm between the last block and the projection.
-        projection: the last module: its output is the embedding; the head itself where there is one.
-        embeddings: from inputs to the embeddings of their tokens, (batch, tokens, width): of a picture with positions
-            and before any norm, of a caption before positions are added.
-        head: the attention head that pools all tokens; None where one token is pooled, normed and projected.
-        attention: from a block to its self-attention, whose output is a pair of states and probabilities.
-        projections: from a block to the linear layers of its queries, keys and values, and of its output.
-        batched: names of the arguments of a block that have a row for each input, or one row for all of them.
-    """
-
-    encode: Callable[[Tensor, AttentionMask | None], Any]
+    encode: Callable[[Tensor, AttentionMask | None], Any]  # the model's own function, from inputs and attention mask
     blocks: nn.ModuleList
-    norm: nn.Module
-    projection: nn.Module
+    norm: nn.Module  # between the last block and the projection
+    projection: nn.Module  # its output is the embedding; the head itself where there is one
+    # From inputs to the embeddings of their tokens: of a picture with positions and before any norm, of a caption
+    # before positions are added. `enter` takes them into the first block.
     embeddings: Callable[[Tensor], HiddenStates]
-    head: nn.Module | None = None
+    head: nn.Module | None = None  # of attention, pools all tokens; None where one is pooled, normed and projected
+    # From a block to its self-attention, whose output is a pair of states and probabilities; and to the linear layers
+    # of its queries, keys and values, and of its output.
     attention: Callable[[nn.Module], nn.Module] = attrgetter("self_attn")
     projections: Callable[[nn.Module], tuple[nn.Module, ...]] = attrgetter(
         *(f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "out_proj"))
     )
-    batched: tuple[str, ...] = ("attention_mask",)
+    batched: tuple[str, ...] = ("attention_mask",)  # arguments of a block with a row for each input, or one for all
 
     @property
     def default_layer(self) -> int:
@@ -186,22 +171,14 @@ class Tower:
 
 @dataclass(kw_only=True)
 class ImageTower(Tower):
-    """The encoder of pictures; its tokens are patches in reading order, after the class token where there is one.
+    """The encoder of pictures; its tokens are patches in reading order, after the class token where there is one."""
 
-    Attributes:
-        patch: side of a patch in pixels.
-        image_size, channels: of the pictures that it was trained on, the side in pixels.
-        takes_patches: the model's processor makes lists of patches, of pictures of any aspect ratio.
-        class_tokens: how many tokens come before the patches, 1 or 0. The class token is what is pooled.
-        enter: from the embeddings of the tokens to what enters the first block.
-    """
-
-    patch: int
-    image_size: int
-    channels: int
-    class_tokens: int
     enter: Callable[[HiddenStates], HiddenStates]
-    takes_patches: bool = False
+    patch: int  # side in pixels
+    image_size: int  # side in pixels, of the pictures that it was trained on
+    channels: int
+    class_tokens: int  # 1 or 0; a class token is what is pooled
+    takes_patches: bool = False  # the processor makes lists of patches, of pictures of any aspect ratio
 
     def grid(self, pixel_values: PixelValues) -> tuple[int, int]:
         """Count the patches of pictures of this size: (rows, columns)."""
@@ -223,28 +200,16 @@ class ImageTower(Tower):
 
 @dataclass(kw_only=True)
 class TextTower(Tower):
-    """The encoder of captions: a begin token where there is one, words, an end token, padding.
-
-    Attributes:
-        enter: from the embeddings of the tokens, (batch, tokens, width), and the token ids to what enters the first
-            block: positions are added there, and in some families a norm follows.
-        context_length: the most tokens it takes.
-        vocabulary: how many token ids there are.
-        padding_id: token id of padding.
-        sees_padding: padding is part of the input, is never masked and has scores.
-        find_end: from token ids to the index of the end token, (batch,).
-        find_pooled: likewise of the pooled token; None where that is the end token.
-        begin_tokens: how many tokens come before the words, 1 or 0.
-    """
+    """The encoder of captions: a begin token where there is one, words, an end token, padding."""
 
     enter: Callable[[HiddenStates, InputIds], HiddenStates]
-    context_length: int
-    vocabulary: int
+    context_length: int  # the most tokens that it takes
+    vocabulary: int  # how many token ids there are
     padding_id: int
-    find_end: Callable[[InputIds], Tensor]
-    find_pooled: Callable[[InputIds], Tensor] | None = None
-    sees_padding: bool = False
-    begin_tokens: int = 1
+    find_end: Callable[[InputIds], Tensor]  # from token ids to the index of the end token, (batch,)
+    find_pooled: Callable[[InputIds], Tensor] | None = None  # likewise of the pooled token, where that is another
+    sees_padding: bool = False  # padding is part of the input, is never masked and has scores
+    begin_tokens: int = 1  # 1 or 0
 
     def words(self, input_ids: InputIds, attention_mask: AttentionMask | None = None) -> Tensor:
         """Return which tokens are not begin, end or padding: (batch, tokens) boolean."""
