@@ -55,8 +55,7 @@ def attribute(
         ValueError: lists of unequal or zero length, or bad input; raised before any work.
     """
     check_count("batch_size", batch_size, limit="samples")
-    batch_size = int(batch_size)
-    function, parameters = check_method(clip, method, {"batch_size": batch_size, **parameters})
+    function, parameters = check_method(clip, method, {"batch_size": int(batch_size), **parameters})
     function = guard(method, function)  # one of your own in METHODS may have none
     images, texts = to_list("images", images), to_list("texts", texts)
     single = not isinstance(images, list) and not isinstance(texts, list)
@@ -74,8 +73,7 @@ def attribute(
         raise ValueError(f"images must have one size for {method}, whose maps depend on all of them, got {sizes}")
     results = []
     for rows in tqdm(batches, desc=method, unit="batch", delay=3, disable=not progress or len(batches) == 1):
-        own = read if shares_picture else read[rows]
-        pixel_values = torch.cat([row.to(clip.device, clip.dtype) for row in own])
+        pixel_values = torch.cat([row.to(clip.device, clip.dtype) for row in read[rows]])
         input_ids, attention_mask, words = (part[rows] for part in tokens)
         longest = input_ids.shape[1] if clip.text.sees_padding else int(attention_mask.sum(1).max())
         scores = function(clip, pixel_values, input_ids[:, :longest], attention_mask[:, :longest], **parameters)

@@ -121,13 +121,13 @@ def check_begin(clip: HookedCLIP, input_ids: InputIds) -> None:
 def _encode_ids(clip: HookedCLIP, ids: torch.Tensor):
     check_dense("token ids", ids)
     whole = not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
-    fewest, begins = 2 + clip.text.begin_tokens, "begin, " if clip.text.begin_tokens else ""
-    if ids.ndim != 1 or not whole or not fewest <= len(ids) <= clip.context_length:
+    begins = clip.text.begin_tokens
+    if ids.ndim != 1 or not whole or not 2 + begins <= len(ids) <= clip.context_length:
         raise ValueError(
-            f"token ids must be a 1-d tensor of {begins}at least one token, and end, at most"
+            f"token ids must be a 1-d tensor of {'begin, ' if begins else ''}at least one token, and end, at most"
             f" {clip.context_length} in all, got {ids.dtype} {tuple(ids.shape)}"
         )
-    vocabulary, ids = clip.text.vocabulary, ids.long()
+    ids, vocabulary = ids.long(), clip.text.vocabulary
     if ids.min() < 0 or ids.max() >= vocabulary:
         raise ValueError(f"token ids must be in [0, {vocabulary}), got [{int(ids.min())}, {int(ids.max())}]")
     check_begin(clip, ids[None])
@@ -144,6 +144,7 @@ def _encode_ids(clip: HookedCLIP, ids: torch.Tensor):
             " not say it",
             stacklevel=4,
         )
-    tokens, inner = [str(int(token)) for token in ids], range(len(ids) - 1 - clip.text.begin_tokens)
-    word_ids = [None] * clip.text.begin_tokens + [*inner, None]
-    return ids.tolist(), tokens, word_ids, tokens[clip.text.begin_tokens : -1]
+    ids = ids.tolist()
+    tokens = list(map(str, ids))
+    words = tokens[begins:-1]
+    return ids, tokens, [None] * begins + [*range(len(words)), None], words

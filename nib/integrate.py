@@ -132,8 +132,8 @@ def anchor(
 ) -> PairValues:
     """Return F where the path starts, by default at the baseline, where nothing of an input is left: (batch, targets).
 
-    At 0 all tokens are alike and stay so in every block, whatever attends to whatever: no mask and no pooled
-    token makes a difference, so one row serves the batch.
+    At 0 all tokens are alike and stay so in every block, whatever attends to whatever: no mask and no pooled token
+    makes a difference, so one row serves the batch.
     """
     start = _place(split.hidden_states, baseline, lambda_min) if lambda_min else baseline
     if start is not None:

@@ -164,11 +164,10 @@ def _take_apart(clip: HookedCLIP, pixel_values, captions, tokens, layers, path: 
 
 def _group(word_ids: list[int | None], n_words: int, real: Tensor) -> Tensor:
     """Say which tokens belong to each word, and in the last row which to none: (words + 1, tokens) boolean."""
-    groups = torch.zeros(n_words + 1, len(real), dtype=torch.bool, device=real.device)
+    rows = torch.full((len(real),), n_words, device=real.device)
     for token, word in enumerate(word_ids):
-        groups[n_words if word is None else word, token] = True
-    groups[n_words, len(word_ids) :] = True
-    return groups & real
+        rows[token] = n_words if word is None else word
+    return (rows == torch.arange(n_words + 1, device=real.device)[:, None]) & real
 
 
 @torch.no_grad()
