@@ -68,8 +68,7 @@ class HookedCLIP:
         with self.lock:
             self.check_weights()
             training = [module for module in self.model.modules() if module.training]
-            if training:
-                self.model.eval()
+            self.model.eval()
             try:
                 with torch.inference_mode(False), torch.enable_grad(), torch.autocast(self.device.type, enabled=False):
                     yield

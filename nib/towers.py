@@ -44,8 +44,7 @@ class Split:
         return len(self.hidden_states)
 
     def __getitem__(self, rows: slice | Tensor) -> "Split":
-        pool_index = None if self.pool_index is None else self.pool_index[rows]
-        arguments = self._map_batched(lambda value: value[rows])
+        pool_index, arguments = self._map_rows(lambda value: value[rows])
         return Split(self.hidden_states[rows], self.real[rows], pool_index, self.tower, self.layer, arguments)
 
     def __call__(self, hidden_states: HiddenStates) -> Embeds:
@@ -55,8 +54,7 @@ class Split:
             shape = ", ".join(map(str, self.hidden_states.shape[1:]))
             found = tuple(hidden_states.shape)
             raise ValueError(f"hidden_states must have shape (k * {len(self)}, {shape}), got {found}")
-        arguments = self._map_batched(lambda value: value.repeat(steps, *[1] * (value.ndim - 1)))
-        pool_index = None if self.pool_index is None else self.pool_index.repeat(steps)
+        pool_index, arguments = self._map_rows(lambda value: value.repeat(steps, *[1] * (value.ndim - 1)))
         blocks = list(self.tower.blocks[self.layer :])
         shorter = blocks and self.tower.head is None and last_block.fits(blocks[-1])
         for block in blocks[:-1] if shorter else blocks:
@@ -71,13 +69,13 @@ class Split:
             hidden_states = block(hidden_states, **self.arguments)
         return pooling_head.run_open(self.tower.head, self.tower.norm(hidden_states))
 
-    def _map_batched(self, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-        """Change the arguments that have a row for each input; one row that serves all of them stays."""
-        batched = self.tower.batched
-        return {
-            name: change(value) if name in batched and isinstance(value, Tensor) and len(value) > 1 else value
-            for name, value in self.arguments.items()
-        }
+    def _map_rows(self, change: Callable[[Tensor], Tensor]) -> tuple[Tensor | None, dict[str, Any]]:
+        """Change what has a row for each input, `pool_index` and some arguments; one row that serves all stays."""
+        arguments = dict(self.arguments)
+        for name in arguments.keys() & set(self.tower.batched):
+            if isinstance(arguments[name], Tensor) and len(arguments[name]) > 1:
+                arguments[name] = change(arguments[name])
+        return None if self.pool_index is None else change(self.pool_index), arguments
 
 
 class _Stop(Exception):
