@@ -16,19 +16,13 @@ Caption = str | torch.Tensor
 def to_tokens(
     clip: HookedCLIP, captions: list[Caption], truncate: bool = False
 ) -> tuple[InputIds, AttentionMask, list[tuple[list[str], list[int | None], list[str]]]]:
-    """Tokenize captions and pad them to the longest.
+    """Tokenize captions, sentences or 1-d tensors of token ids with begin and end, and pad them to the longest.
 
-    Args:
-        captions: sentences, or 1-d tensors of token ids with begin and end.
-        truncate: cut captions that are longer than the model's context, with a warning.
+    Where they are longer than the model's context, `truncate` cuts them with a warning; else a ValueError says so.
 
     Returns:
         Token ids and mask, both (captions, tokens), and for each caption its tokens, the index of the word that each
         token belongs to (None at begin and end), and its words.
-
-    Raises:
-        TypeError: a caption is neither a sentence nor a tensor of whole numbers.
-        ValueError: a caption is empty or too long, or needs the tokenizer that the model came without.
     """
     check_flag("truncate", truncate)
     encoded = []

@@ -48,7 +48,6 @@ def check_number(name: str, value: float, least: float, open_end: bool = False) 
 
 
 def check_flag(name: str, value: bool) -> None:
-    """Raise a ValueError unless the value is True or False."""
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name} must be True or False, got {shorten(value)}")
 
@@ -63,13 +62,11 @@ def check_choice(name: str, values: Iterable[str], known: Sequence[str]) -> list
 
 
 def check_dense(what: str, values: torch.Tensor) -> None:
-    """Refuse a tensor that holds no numbers in rows and columns."""
     if values.layout != torch.strided or values.is_meta or values.is_quantized or values.is_nested:
         raise ValueError(f"{what} must be a dense tensor, got one that is sparse, quantised, nested or on meta")
 
 
 def check_tensor(what: str, values: torch.Tensor, ndim: int | None = None) -> None:
-    """Refuse what is no dense tensor, or has not as many dimensions."""
     if not isinstance(values, torch.Tensor):
         raise TypeError(f"{what} must be a tensor, got {type(values).__name__}: {shorten(values)}")
     check_dense(what, values)
@@ -78,7 +75,6 @@ def check_tensor(what: str, values: torch.Tensor, ndim: int | None = None) -> No
 
 
 def check_finite(what: str, values: torch.Tensor) -> None:
-    """Refuse NaN and infinity."""
     if not values.isfinite().all():
         raise ValueError(f"{what} must be finite, got NaN or infinity")
 

@@ -14,11 +14,7 @@ from nib.towers import ImageTower, TextTower
 
 
 def build_towers(model: nn.Module, tokenizer=None) -> tuple[ImageTower, TextTower]:
-    """Build the two towers of a model, or raise a ValueError where its family is not in `FAMILIES`.
-
-    Args:
-        tokenizer: where the model came with one; SigLIP's configs do not say which ids are padding and end.
-    """
+    """Build the two towers of a model; SigLIP's tokenizer says which ids are padding and end, its config does not."""
     if (family := model.config.model_type) not in FAMILIES:
         raise ValueError(f"model_type must be one of {sorted(FAMILIES)}, got {family!r}")
     build_image, build_text = FAMILIES[family]

@@ -95,7 +95,6 @@ def integrate(
     """Attribute the similarity of each input to each of its targets; a forward pass serves all targets of its input.
 
     Args:
-        split: the tower, cut, with the batch of inputs in it.
         targets: (batch, targets, embed), the other modality's embeddings.
         n_steps, rule, lambda_min: see `quadrature`.
         batch_size: rows of hidden states at once; bounds memory and changes the result only by rounding.

@@ -128,16 +128,12 @@ class Tower:
     def split(
         self, inputs: PixelValues | InputIds, layer: int | None = None, attention_mask: AttentionMask | None = None
     ) -> Split:
-        """Run the first `layer` blocks and return the rest as a function.
+        """Run the first `layer` blocks, None for `default_layer`, and return the rest as a function.
 
             split = clip.image.split(pixel_values, layer=9)
             embeds = split(0.5 * split.hidden_states)
 
-        Args:
-            inputs: pixel values or token ids.
-            layer: blocks run before the cut, from 0 to the number of blocks; None for `default_layer`. (What the
-                released code calls layer 9 is 9 here for NIB, and 10 for M2IB and Grad-CAM.)
-            attention_mask: for text, 1 at tokens and 0 at padding.
+        What the released code calls layer 9 is 9 here for NIB, and 10 for M2IB and Grad-CAM.
         """
         layer = self.check_layer(layer)
         block = self.blocks[min(layer, len(self.blocks) - 1)]
