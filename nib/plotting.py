@@ -65,8 +65,8 @@ def draw_map(axes: Axes, picture: np.ndarray, scores: np.ndarray, limit: float |
         raise TypeError(f"axes must be matplotlib's Axes, got {type(axes).__name__}")
     largest = symmetric_limit(scores)
     picture, scores, raw = to_floats("a picture", picture), to_floats("a map", scores), np.asarray(picture)
-    whole = all(values.size and np.isfinite(values).all() for values in (picture, scores)) and raw.dtype == np.uint8
-    if not whole or scores.ndim != 2 or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (1,), (3,)):
+    fits = scores.ndim == 2 and picture.ndim in (2, 3) and picture.shape[2:] in ((), (1,), (3,))
+    if not fits or not picture.size or raw.dtype != np.uint8:
         raise ValueError(
             "a picture (height, width, 3) in uint8 and a finite map (., .) are drawn, both finite, got"
             f" {raw.dtype} {picture.shape} and {scores.shape}"
