@@ -1,12 +1,10 @@
-"""From pictures and sentences to `Attribution`s: the front door of `nib`.
-
-Exports `attribute` and `check_method`.
-"""
+"""From pictures and sentences to `Attribution`s: the front door of `nib`."""
 
 import copy
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from numbers import Integral, Real
 
 import numpy as np
@@ -37,11 +35,10 @@ def attribute(
     """Explain the similarity of pictures and captions, patch by patch and word by word.
 
     Args:
-        images: a picture (PIL image, path, array, or tensor of pixel values; see
-            `nib.inputs.to_pixel_values`), or a list of them.
-        texts: a caption or a list of them. Two lists are pairs and must be equally long; one
-            picture with many captions, or one caption with many pictures, is repeated. One
-            picture with many captions costs much less than as many pairs.
+        images: a picture (PIL image, path, array, or tensor of pixel values; see `nib.inputs.to_pixel_values`), or a
+            list of them.
+        texts: a caption or a list of them. Two lists are pairs and must be equally long; one of either serves all of
+            the other. One picture with many captions costs much less than as many pairs.
         method: a key of `nib.METHODS`.
         truncate: cut captions longer than the model's context instead of raising.
         batch_size: pairs at once, and rows of hidden states at once within a method.
@@ -58,18 +55,16 @@ def attribute(
         ValueError: lists of unequal or zero length, or bad input; raised before any work.
     """
     check_count("batch_size", batch_size, limit="samples")
-    batch_size = int(batch_size)
-    function, parameters = check_method(clip, method, {"batch_size": batch_size, **parameters})
+    function, parameters = check_method(clip, method, {"batch_size": int(batch_size), **parameters})
     function = guard(method, function)  # one of your own in METHODS may have none
     images, texts = to_list("images", images), to_list("texts", texts)
-    single = not _is_list(images) and not _is_list(texts)
-    pictures = images if _is_list(images) else [images]
-    captions = texts if _is_list(texts) else [texts] * len(pictures)
-    shares_picture = not _is_list(images) and len(captions) > 1
+    single = not isinstance(images, list) and not isinstance(texts, list)
+    pictures = images if isinstance(images, list) else [images]
+    captions = texts if isinstance(texts, list) else [texts] * len(pictures)
+    shares_picture = not isinstance(images, list) and len(captions) > 1
     if not pictures or not captions or (len(pictures) != len(captions) and not shares_picture):
-        raise ValueError(
-            f"images and texts must be lists of the same length, at least 1; got {len(pictures)} and {len(captions)}"
-        )
+        found = f"{len(pictures)} and {len(captions)}"
+        raise ValueError(f"images and texts must be lists of the same length, at least 1; got {found}")
     tokens = to_tokens(clip, captions, truncate)
     read = read_pictures(clip, pictures)  # all of them first: a bad one in the last batch is found before any work
     batches = [slice(None)] if shares_picture else _batch(read, len(read) if method in TOGETHER else batch_size)
@@ -78,16 +73,15 @@ def attribute(
         raise ValueError(f"images must have one size for {method}, whose maps depend on all of them, got {sizes}")
     results = []
     for rows in tqdm(batches, desc=method, unit="batch", delay=3, disable=not progress or len(batches) == 1):
-        own = read if shares_picture else read[rows]
-        pixel_values = torch.cat([row.to(clip.device, clip.dtype) for row in own])
+        pixel_values = torch.cat([row.to(clip.device, clip.dtype) for row in read[rows]])
         input_ids, attention_mask, words = (part[rows] for part in tokens)
         longest = input_ids.shape[1] if clip.text.sees_padding else int(attention_mask.sum(1).max())
         scores = function(clip, pixel_values, input_ids[:, :longest], attention_mask[:, :longest], **parameters)
         seen = [to_picture(clip, row) for row in pixel_values.split(1)]
         seen *= len(words) if shares_picture else 1
         for index, caption in enumerate(captions[rows]):
-            of_pair = _to_attribution(clip, scores, index, seen[index], caption, words[index], method, parameters)
-            results.append(of_pair)
+            kept = {name: _keep(value) for name, value in parameters.items()}
+            results.append(_to_attribution(clip, scores, index, seen[index], caption, words[index], method, kept))
     return results[0] if single else results
 
 
@@ -98,10 +92,6 @@ def _batch(pictures: list, batch_size: int) -> list[slice]:
         if picture.shape != pictures[starts[-1]].shape or row - starts[-1] == batch_size:
             starts.append(row)
     return [slice(*ends) for ends in zip(starts, [*starts[1:], len(pictures)])]
-
-
-def _is_list(values) -> bool:
-    return isinstance(values, list)
 
 
 def _to_attribution(clip, scores: Scores, index, picture, caption, words, method, parameters) -> Attribution:
@@ -132,7 +122,7 @@ def _to_attribution(clip, scores: Scores, index, picture, caption, words, method
         picture=picture,
         text=caption if isinstance(caption, str) else " ".join(names),
         method=method,
-        parameters={name: _keep(value) for name, value in parameters.items()},
+        parameters=parameters,
     )
 
 
@@ -144,13 +134,7 @@ def _keep(value):
 
 
 def check_method(clip: HookedCLIP, method: str, parameters: dict) -> tuple[Callable[..., Scores], dict]:
-    """Find the method, make sure that it knows every parameter, and fill in its preset and its defaults.
-
-    Raises:
-        KeyError: unknown method.
-        TypeError: unknown parameter, or no `HookedCLIP`.
-        ValueError: an unknown preset, a bad seed, or a layer that one of the towers does not have.
-    """
+    """Find the method, check its parameters as `attribute` says, and fill in its preset and its defaults."""
     check_clip(clip)
     if not isinstance(method, str) or method not in METHODS:
         raise KeyError(f"method must be one of {sorted(METHODS)}, got {method!r}")
@@ -160,15 +144,10 @@ def check_method(clip: HookedCLIP, method: str, parameters: dict) -> tuple[Calla
     known = {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
     if taken := sorted({"id", "method", "protocol", "metric", "value"} & set(parameters)):
         raise ValueError(f"a parameter must not be called like a column of the results, got {taken[0]}")
-    unknown = sorted(set(parameters) - set(known))
-    if "batch_size" in unknown:  # our own default; a method without it has nothing to bound
-        unknown.remove("batch_size")
-        parameters = {name: value for name, value in parameters.items() if name != "batch_size"}
-    if unknown:
+    # `batch_size` is our own default; a method without it has nothing to bound.
+    if unknown := sorted(set(parameters) - {*known, "batch_size"}):
         raise TypeError(f"{method} has no parameter {', '.join(unknown)}; it has {', '.join(sorted(known))}")
-    defaults = {name: p.default for name, p in known.items()}
-    parameters = {**defaults, **parameters}
-    parameters = {name: _to_number(value) for name, value in parameters.items()}
+    parameters = {name: _to_number(parameters.get(name, p.default)) for name, p in known.items()}
     check_seed(parameters.get("seed", 0))
     if "layer" in parameters:
         layers = clip.layers(parameters["layer"], later=method in ONE_LATER)
@@ -191,11 +170,8 @@ def _to_number(value):
 
 def _try_parameters(clip: HookedCLIP, function: Callable[..., Scores], parameters: dict) -> None:
     """Call a method without a pair, so that it checks its parameters before any picture is opened."""
-    side, where = clip.image.patch, dict(device=clip.device)
-    nothing = torch.zeros(0, clip.image.channels, side, side, dtype=clip.dtype, **where)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it will say so when it runs
-            function(clip, nothing, torch.zeros(0, 3, dtype=torch.long, **where), None, **parameters)
-    except NoPairs:
-        pass
+    side = clip.image.patch
+    no_pictures = torch.zeros(0, clip.image.channels, side, side, dtype=clip.dtype, device=clip.device)
+    no_ids = torch.zeros(0, 3, dtype=torch.long, device=clip.device)
+    with warnings.catch_warnings(action="ignore"), suppress(NoPairs):  # it will warn when it runs
+        function(clip, no_pictures, no_ids, None, **parameters)

@@ -1,7 +1,4 @@
-"""Turn sentences into what the towers take, or say what is wrong with them.
-
-Exports `to_tokens` and `check_begin`.
-"""
+"""Turn sentences into what the towers take, or say what is wrong with them."""
 
 import unicodedata
 import warnings
@@ -19,19 +16,13 @@ Caption = str | torch.Tensor
 def to_tokens(
     clip: HookedCLIP, captions: list[Caption], truncate: bool = False
 ) -> tuple[InputIds, AttentionMask, list[tuple[list[str], list[int | None], list[str]]]]:
-    """Tokenize captions and pad them to the longest.
+    """Tokenize captions, sentences or 1-d tensors of token ids with begin and end, and pad them to the longest.
 
-    Args:
-        captions: sentences, or 1-d tensors of token ids with begin and end.
-        truncate: cut captions that are longer than the model's context, with a warning.
+    Where they are longer than the model's context, `truncate` cuts them with a warning; else a ValueError says so.
 
     Returns:
-        Token ids and mask, both (captions, tokens), and for each caption its tokens, the
-        index of the word that each token belongs to (None at begin and end), and its words.
-
-    Raises:
-        TypeError: a caption is neither a sentence nor a tensor of whole numbers.
-        ValueError: a caption is empty or too long, or needs the tokenizer that the model came without.
+        Token ids and mask, both (captions, tokens), and for each caption its tokens, the index of the word that each
+        token belongs to (None at begin and end), and its words.
     """
     check_flag("truncate", truncate)
     encoded = []
@@ -45,8 +36,7 @@ def to_tokens(
     for row, (ids, *_) in enumerate(encoded):
         input_ids[row, : len(ids)] = torch.as_tensor(ids)
         attention_mask[row, : len(ids)] = 1
-    words = [(tokens, word_ids, words) for _, tokens, word_ids, words in encoded]
-    return input_ids.to(clip.device), attention_mask.to(clip.device), words
+    return input_ids.to(clip.device), attention_mask.to(clip.device), [tuple(described) for _, *described in encoded]
 
 
 def _encode(clip: HookedCLIP, caption: Caption, truncate: bool):
@@ -80,11 +70,10 @@ def _encode(clip: HookedCLIP, caption: Caption, truncate: bool):
     words, before = encoding.word_ids(), None
     for place, (start, end) in enumerate(encoding["offset_mapping"]):
         if words[place] is not None:
-            if before is not None and words[place] != before and start < spans[before][1]:
+            if before is not None and start < spans[before][1]:
                 words[place] = before  # a letter that lower case makes two of, such as İ, is in one word
             before = words[place]
-            first, _ = spans.get(before, (start, end))
-            spans[before] = (first, end)
+            spans[before] = (spans.get(before, (start, end))[0], end)
     starts = {start for start, _ in spans.values()}
     for word, (start, end) in spans.items():  # a mark on a letter belongs to it, also where they were composed
         while end < len(caption) and end not in starts and unicodedata.combining(caption[end]):
@@ -93,22 +82,21 @@ def _encode(clip: HookedCLIP, caption: Caption, truncate: bool):
     order = {word: position for position, word in enumerate(spans)}
     word_ids = [None if word is None else order[word] for word in words]
     _check_ends(clip, encoding["input_ids"], word_ids)
-    tokens = clip.tokenizer.convert_ids_to_tokens(encoding["input_ids"])
-    tokens = [token.removesuffix("</w>") for token in tokens]
+    tokens = [token.removesuffix("</w>") for token in clip.tokenizer.convert_ids_to_tokens(encoding["input_ids"])]
     return encoding["input_ids"], tokens, word_ids, [caption[start:end] for start, end in spans.values()]
 
 
 def _check_ends(clip: HookedCLIP, ids: list[int], word_ids: list[int | None]) -> None:
     """Check that the tokenizer puts the model's begin and end where the model takes them to be."""
-    found, last, text = "", len(ids) - 1, clip.text
+    found, text = "", clip.text
     if not ids:
         found = "no token"
     elif max(ids) >= text.vocabulary:
         found = f"token id {max(ids)}, and the model knows {text.vocabulary}"
     elif (text.begin_tokens and word_ids[0] is not None) or word_ids[-1] is not None:
         found = f"no token {'after' if word_ids[-1] is not None else 'before'} the words"
-    elif (end := int(text.find_end(torch.tensor([ids], device=clip.device)))) != last:
-        found = f"the end at place {last}, and the model finds it at {end}"
+    elif (end := int(text.find_end(torch.tensor([ids], device=clip.device)))) != len(ids) - 1:
+        found = f"the end at place {len(ids) - 1}, and the model finds it at {end}"
     if found:
         raise ValueError(
             f"the tokenizer and the model do not belong together: the tokenizer gives {found}, in {shorten(ids)}"
@@ -117,8 +105,8 @@ def _check_ends(clip: HookedCLIP, ids: list[int], word_ids: list[int | None]) ->
 
 def check_begin(clip: HookedCLIP, input_ids: InputIds) -> None:
     """Raise a ValueError unless each row begins with the tokenizer's begin token, where the model has one."""
-    begin = [getattr(clip.tokenizer, f"{kind}_token_id", None) for kind in ("bos", "cls")]
-    begin = [token for token in begin if token is not None]
+    named = (getattr(clip.tokenizer, f"{kind}_token_id", None) for kind in ("bos", "cls"))
+    begin = [token for token in named if token is not None]
     wrong = [row for row in input_ids.tolist() if row[0] not in begin]
     if clip.text.begin_tokens and begin and wrong:
         raise ValueError(f"token ids must begin with the begin token, {begin[0]}, got {shorten(wrong[0])}")
@@ -127,13 +115,13 @@ def check_begin(clip: HookedCLIP, input_ids: InputIds) -> None:
 def _encode_ids(clip: HookedCLIP, ids: torch.Tensor):
     check_dense("token ids", ids)
     whole = not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
-    fewest, begins = 2 + clip.text.begin_tokens, "begin, " if clip.text.begin_tokens else ""
-    if ids.ndim != 1 or not whole or not fewest <= len(ids) <= clip.context_length:
+    begins = clip.text.begin_tokens
+    if ids.ndim != 1 or not whole or not 2 + begins <= len(ids) <= clip.context_length:
         raise ValueError(
-            f"token ids must be a 1-d tensor of {begins}at least one token, and end, at most"
+            f"token ids must be a 1-d tensor of {'begin, ' if begins else ''}at least one token, and end, at most"
             f" {clip.context_length} in all, got {ids.dtype} {tuple(ids.shape)}"
         )
-    vocabulary, ids = clip.text.vocabulary, ids.long()
+    ids, vocabulary = ids.long(), clip.text.vocabulary
     if ids.min() < 0 or ids.max() >= vocabulary:
         raise ValueError(f"token ids must be in [0, {vocabulary}), got [{int(ids.min())}, {int(ids.max())}]")
     check_begin(clip, ids[None])
@@ -150,6 +138,7 @@ def _encode_ids(clip: HookedCLIP, ids: torch.Tensor):
             " not say it",
             stacklevel=4,
         )
-    tokens, inner = [str(int(token)) for token in ids], range(len(ids) - 1 - clip.text.begin_tokens)
-    word_ids = [None] * clip.text.begin_tokens + [*inner, None]
-    return ids.tolist(), tokens, word_ids, tokens[clip.text.begin_tokens : -1]
+    ids = ids.tolist()
+    tokens = list(map(str, ids))
+    words = tokens[begins:-1]
+    return ids, tokens, [None] * begins + [*range(len(words)), None], words

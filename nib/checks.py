@@ -1,8 +1,4 @@
-"""Check the arguments that many functions share, before any work.
-
-Exports `check_count`, `check_seed`, `check_number`, `check_flag`, `check_choice`, `check_dense`, `check_tensor`,
-`check_finite`, `check_normalised`, `read_limit`, `to_floats`, `to_real`, `is_changed`, `name_place` and `shorten`.
-"""
+"""Check the arguments that many functions share, before any work."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -52,7 +48,6 @@ def check_number(name: str, value: float, least: float, open_end: bool = False) 
 
 
 def check_flag(name: str, value: bool) -> None:
-    """Raise a ValueError unless the value is True or False."""
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name} must be True or False, got {shorten(value)}")
 
@@ -67,13 +62,11 @@ def check_choice(name: str, values: Iterable[str], known: Sequence[str]) -> list
 
 
 def check_dense(what: str, values: torch.Tensor) -> None:
-    """Refuse a tensor that holds no numbers in rows and columns."""
     if values.layout != torch.strided or values.is_meta or values.is_quantized or values.is_nested:
         raise ValueError(f"{what} must be a dense tensor, got one that is sparse, quantised, nested or on meta")
 
 
 def check_tensor(what: str, values: torch.Tensor, ndim: int | None = None) -> None:
-    """Refuse what is no dense tensor, or has not as many dimensions."""
     if not isinstance(values, torch.Tensor):
         raise TypeError(f"{what} must be a tensor, got {type(values).__name__}: {shorten(values)}")
     check_dense(what, values)
@@ -82,7 +75,6 @@ def check_tensor(what: str, values: torch.Tensor, ndim: int | None = None) -> No
 
 
 def check_finite(what: str, values: torch.Tensor) -> None:
-    """Refuse NaN and infinity."""
     if not values.isfinite().all():
         raise ValueError(f"{what} must be finite, got NaN or infinity")
 
@@ -124,7 +116,8 @@ def to_real(name: str, values) -> torch.Tensor:
             kinds = {"f": np.float64, "u": np.int64} if values.dtype.itemsize > 8 or values.dtype.kind == "u" else {}
             values = np.ascontiguousarray(values, kinds.get(values.dtype.kind, values.dtype.newbyteorder("=")))
         values = torch.as_tensor(values)
-        values = values.long() if values.dtype in (torch.uint16, torch.uint32, torch.uint64) else values
+        if values.dtype in (torch.uint16, torch.uint32, torch.uint64):
+            values = values.long()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be numbers, got {type(values).__name__}: {shorten(values)}") from error
     check_dense(name, values)

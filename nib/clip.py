@@ -1,8 +1,4 @@
-"""Open a CLIP model for attribution.
-
-Exports `HookedCLIP`, `check_clip` and `run_ready`. What differs between model families is in `nib.families`, how models
-are read in `nib.checkpoint`.
-"""
+"""Open a CLIP model for attribution."""
 
 import math
 import threading
@@ -72,8 +68,7 @@ class HookedCLIP:
         with self.lock:
             self.check_weights()
             training = [module for module in self.model.modules() if module.training]
-            if training:
-                self.model.eval()
+            self.model.eval()
             try:
                 with torch.inference_mode(False), torch.enable_grad(), torch.autocast(self.device.type, enabled=False):
                     yield
@@ -134,19 +129,17 @@ class HookedCLIP:
     def layers(self, layer: int | tuple[int, int] | None, later: int = 0) -> tuple[int, int]:
         """Return the layer of each tower, from one for both, one each, or None for 3/4 of the blocks.
 
-        Args:
-            later: blocks by which the default of a method is later than that, as far as there are such.
-
-        Raises:
-            ValueError: a tower has no such layer, or not two were given.
+        By `later` blocks the default of a method is later than that, as far as there are such. A ValueError refuses
+        what is no layer of a tower.
         """
         pair = tuple(layer) if isinstance(layer, (tuple, list)) else (layer, layer)
         if len(pair) != 2:
             raise ValueError(f"layer must be one number or two, of image and text, got {layer!r}")
-        towers = self.image, self.text
-        defaults = [min(tower.default_layer + later, len(tower.blocks) - 1) for tower in towers]
-        pair = [default if each is None else each for each, default in zip(pair, defaults)]
-        return tuple(tower.check_layer(each) for tower, each in zip(towers, pair))
+        found = []
+        for tower, each in zip((self.image, self.text), pair):
+            default = min(tower.default_layer + later, len(tower.blocks) - 1)
+            found.append(tower.check_layer(default if each is None else each))
+        return tuple(found)
 
 
 def check_clip(clip: HookedCLIP) -> None:
@@ -171,12 +164,11 @@ def run_ready(function: Callable) -> Callable:
 
 def _check_processor(processor) -> None:
     """Raise a ValueError where an image processor would make nothing of a picture, or turn its colours round."""
-    for name, flag in (("image_mean", "do_normalize"), ("image_std", "do_normalize")):
+    for name, least in (("image_mean", -math.inf), ("image_std", 0)):
         values = getattr(processor, name, None)
         values = list(values) if isinstance(values, Iterable) else [values] * 3
-        least = 0 if name == "image_std" else -math.inf
         fits = all(isinstance(value, Real) and least < value < math.inf for value in values) and len(values) == 3
-        if getattr(processor, flag, False) and not fits:
+        if getattr(processor, "do_normalize", False) and not fits:
             raise ValueError(f"{name} of the image processor must be 3 finite numbers, stds above 0, got {values}")
     if getattr(processor, "do_rescale", False) and not 0 < processor.rescale_factor < math.inf:
         raise ValueError(f"rescale_factor of the image processor must be above 0, got {processor.rescale_factor}")

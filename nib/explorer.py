@@ -1,8 +1,4 @@
-"""Show an attribution as one interactive page of HTML, which needs nothing but a browser.
-
-Exports `make_page`, which `Attribution.to_html` calls, and `embed_page`, which notebooks show.
-The page is `explorer.html` beside this file, with the picture and the numbers put in.
-"""
+"""Show an attribution as one interactive page of HTML: `explorer.html` with the picture and the numbers put in."""
 
 import base64
 import html
@@ -11,39 +7,34 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
-if TYPE_CHECKING:
-    from nib.interaction import Interactions
-    from nib.result import Attribution
+from nib.interaction import Interactions
+from nib.result import Attribution
 
 LARGEST = 672  # pixels of the longer side in the page
 HEIGHT = 560  # pixels of the page in a notebook
 
 
-def make_page(
-    result: "Attribution", interactions: "Interactions | None" = None, others: "Sequence[Attribution]" = ()
-) -> str:
-    """Return one page of HTML with the picture, its map and the words, to read with mouse or keyboard.
-
-        page = nib.explorer.make_page(result, others=[earlier])
-
-    Args:
-        result: what the page shows first.
-        interactions: of the same picture and caption; a word then shows its own map.
-        others: attributions of the same picture and caption, for the page's slider.
-
-    Returns:
-        The text of a page that loads nothing from anywhere.
-
-    Raises:
-        TypeError, ValueError: what is given does not belong together, or holds NaN.
-    """
+def make_page(result: Attribution, interactions: Interactions | None = None, others: Sequence[Attribution] = ()) -> str:
+    """Return the page that `Attribution.to_html` describes."""
     _check_arrays(result)
-    shown = [result, *_check_others(result, others)]
-    _check_interactions(result, interactions)
+    if isinstance(others, type(result)):
+        raise TypeError("others must be a list of Attributions, got one: pass [other]")
+    if isinstance(others, str) or not isinstance(others, Iterable):
+        raise TypeError(f"others must be a list of Attributions, got {type(others).__name__}")
+    shown = [result, *others]
+    for number, other in enumerate(shown[1:]):
+        if not isinstance(other, type(result)):
+            raise TypeError(f"others must be a list of Attributions, got {type(other).__name__}")
+        _check_arrays(other)
+        _check_same(result, other, f"others[{number}]", other.image_scores.shape)
+    if interactions is not None:
+        if not isinstance(interactions, Interactions):
+            raise TypeError(f"interactions must be a nib.Interactions, got {type(interactions).__name__}")
+        _check_same(result, interactions, "interactions", interactions.scores.shape[1:])
     values = {
         "items": [_describe(item, label) for item, label in zip(shown, _label(shown))],
         "words": result.words,
@@ -64,7 +55,7 @@ def make_page(
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)  # one pass: captions may hold braces
 
 
-def embed_page(result: "Attribution") -> str:
+def embed_page(result: Attribution) -> str:
     """Return the page in a frame for a notebook, and the words as plain HTML for viewers that strip frames."""
     static = f'<div class="nib-static">{_summarise(result)}</div>'
     try:
@@ -77,7 +68,7 @@ def embed_page(result: "Attribution") -> str:
     return f'<div class="nib-page">{rule}{static}<iframe {frame} srcdoc="{page}"></iframe></div>'
 
 
-def _summarise(result: "Attribution") -> str:
+def _summarise(result: Attribution) -> str:
     """Return the caption with its words coloured by their scores, and the largest patches, as plain HTML."""
     largest = float(np.abs(result.word_scores).max(initial=0)) or 1.0
     words = []
@@ -92,37 +83,13 @@ def _summarise(result: "Attribution") -> str:
     return f"<p>{head}<br>strongest patches (row, column): {patches}; <code>.plot()</code> draws all</p>"
 
 
-def _check_arrays(result: "Attribution") -> None:
-    for name, kind in {"picture": "u", "image_scores": "f", "word_scores": "f"}.items():
+def _check_arrays(result: Attribution) -> None:
+    for name, kind in (("picture", "u"), ("image_scores", "f"), ("word_scores", "f")):
         if not isinstance(values := getattr(result, name), np.ndarray) or values.dtype.kind != kind:
             raise TypeError(f"{name} must be the array that nib.attribute gives, got {type(values).__name__}")
 
 
-def _check_others(result: "Attribution", others: "Sequence[Attribution]") -> "list[Attribution]":
-    if isinstance(others, type(result)):
-        raise TypeError("others must be a list of Attributions, got one: pass [other]")
-    if isinstance(others, str) or not isinstance(others, Iterable):
-        raise TypeError(f"others must be a list of Attributions, got {type(others).__name__}")
-    others = list(others)
-    for number, other in enumerate(others):
-        if not isinstance(other, type(result)):
-            raise TypeError(f"others must be a list of Attributions, got {type(other).__name__}")
-        _check_arrays(other)
-        _check_same(result, other, f"others[{number}]", other.image_scores.shape)
-    return others
-
-
-def _check_interactions(result: "Attribution", interactions: "Interactions | None") -> None:
-    from nib.interaction import Interactions
-
-    if interactions is None:
-        return
-    if not isinstance(interactions, Interactions):
-        raise TypeError(f"interactions must be a nib.Interactions, got {type(interactions).__name__}")
-    _check_same(result, interactions, "interactions", interactions.scores.shape[1:])
-
-
-def _check_same(result: "Attribution", other, name: str, grid: tuple[int, ...]) -> None:
+def _check_same(result: Attribution, other, name: str, grid: tuple[int, ...]) -> None:
     if (other.text, other.words) != (result.text, result.words):
         raise ValueError(f"{name} must be of the same caption, {result.text!r}, got {other.text!r}")
     if grid != result.image_scores.shape:
@@ -131,7 +98,7 @@ def _check_same(result: "Attribution", other, name: str, grid: tuple[int, ...]) 
         raise ValueError(f"{name} must be of the same picture: the pixels differ")
 
 
-def _describe(item: "Attribution", label: str) -> dict:
+def _describe(item: Attribution, label: str) -> dict:
     if len(item.words) != len(item.word_scores):
         raise ValueError(f"words and scores must be equally many, got {len(item.words)} and {len(item.word_scores)}")
     return {
@@ -144,22 +111,16 @@ def _describe(item: "Attribution", label: str) -> dict:
     }
 
 
-def _label(shown: "list[Attribution]") -> list[str]:
+def _label(shown: list[Attribution]) -> list[str]:
     """Say of each what differs: its method, and the parameters that those which have them do not share."""
-    settings = [
-        {name: str(value) for name, value in {"method": item.method, **item.parameters}.items()} for item in shown
-    ]
+    settings = [{"method": item.method} | item.parameters for item in shown]
     names = dict.fromkeys(name for one in settings for name in one if name != "batch_size")
-    differ = [name for name in names if len({one[name] for one in settings if name in one}) > 1]
-    return [", ".join(f"{name} {one[name][:40]}" for name in differ if name in one) for one in settings]
+    differ = [name for name in names if len({str(one[name]) for one in settings if name in one}) > 1]
+    return [", ".join(f"{name} {str(one[name])[:40]}" for name in differ if name in one) for one in settings]
 
 
 def _round(scores) -> float | list:
-    """Return plain numbers of seven digits, all that float32 has.
-
-    Raises:
-        ValueError: a score is NaN or infinite.
-    """
+    """Return plain numbers of seven digits, all that float32 has; a ValueError refuses NaN and infinity."""
     if not np.isfinite(scores).all():
         raise ValueError("scores must be finite to be shown, got NaN or infinity")
     rounded = [float(f"{value:.7g}") for value in np.ravel(scores)]
@@ -176,8 +137,6 @@ def _to_json(values: dict) -> str:
 
 def _encode(picture: np.ndarray) -> str:
     """Return a picture as the address of a JPEG that holds its own bytes."""
-    from PIL import Image  # here, so that numbers alone do not wait for it
-
     image, file = Image.fromarray(picture), io.BytesIO()
     image.thumbnail((LARGEST, LARGEST))
     image.save(file, format="JPEG", quality=90)

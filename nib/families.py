@@ -1,11 +1,8 @@
-"""Say what differs between model families.
+"""Say what differs between model families: how each names its parts, where it pools, which tokens are words.
 
-Exports `FAMILIES` and `build_towers`. No other file knows how a family names its parts, where it pools, or which tokens
-are patches, words and padding. To add a family, write the functions that build its two towers, and name them in
-`FAMILIES`.
+No other file knows. To add a family, write the functions that build its two towers, and name them in `FAMILIES`.
 """
 
-from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
 
@@ -17,60 +14,51 @@ from nib.towers import ImageTower, TextTower
 
 
 def build_towers(model: nn.Module, tokenizer=None) -> tuple[ImageTower, TextTower]:
-    """Build the two towers of a model, or raise a ValueError where its family is not in `FAMILIES`.
-
-    Args:
-        tokenizer: where the model came with one; SigLIP's configs do not say which ids are padding and end.
-    """
+    """Build the two towers of a model; SigLIP's tokenizer says which ids are padding and end, its config does not."""
     if (family := model.config.model_type) not in FAMILIES:
         raise ValueError(f"model_type must be one of {sorted(FAMILIES)}, got {family!r}")
     build_image, build_text = FAMILIES[family]
     return build_image(model), build_text(model, tokenizer)
 
 
-def _encode_images(model: nn.Module, size: int) -> Callable:
-    """Return the model's own function of pictures; positions are interpolated where they have another size."""
+def _build_image(model: nn.Module, size: int, **own) -> ImageTower:
+    """Build a tower of pictures; positions are interpolated where these have another size than its own."""
+    vision, config = model.vision_model, model.vision_model.config
 
     def encode(pixel_values, attention_mask=None):
         other_size = tuple(pixel_values.shape[-2:]) != (size, size)
         return model.get_image_features(pixel_values=pixel_values, interpolate_pos_encoding=other_size)
 
-    return encode
+    def embed(pixel_values):  # looked up at each call, as embeddings may be replaced
+        return vision.embeddings(pixel_values, interpolate_pos_encoding=True)
 
-
-def _embed_patches(vision: nn.Module) -> Callable:
-    """Return the embeddings of pictures of any size; they are looked up at each call, as they may be replaced."""
-    return lambda pixel_values: vision.embeddings(pixel_values, interpolate_pos_encoding=True)
+    parts = dict(
+        encode=encode, embeddings=embed, blocks=vision.encoder.layers, norm=vision.post_layernorm,
+        patch=config.patch_size, image_size=size, channels=config.num_channels,
+    )  # fmt: skip
+    return ImageTower(**parts | own)
 
 
 def _clip_image(model: nn.Module) -> ImageTower:
     """CLIP: the class token first, which is pooled, normed and projected."""
-    vision, config = model.vision_model, model.vision_model.config
-    return ImageTower(
-        encode=_encode_images(model, config.image_size), blocks=vision.encoder.layers, norm=vision.post_layernorm,
-        projection=model.visual_projection, embeddings=_embed_patches(vision),
-        enter=vision.pre_layrnorm, patch=config.patch_size, image_size=config.image_size, channels=config.num_channels,
-        class_tokens=1,
-    )  # fmt: skip
+    vision, projection = model.vision_model, model.visual_projection
+    size = vision.config.image_size
+    return _build_image(model, size, projection=projection, enter=vision.pre_layrnorm, class_tokens=1)
 
 
 def _siglip_image(model: nn.Module) -> ImageTower:
     """SigLIP: patches alone, normed, then pooled by an attention head whose output is the embedding."""
-    vision, config = model.vision_model, model.vision_model.config
+    vision = model.vision_model
     if not vision.use_head:
         raise ValueError("a SigLIP without its pooling head (vision_use_head=False) has no embedding of pictures")
-    return ImageTower(
-        encode=_encode_images(model, config.image_size), blocks=vision.encoder.layers, norm=vision.post_layernorm,
-        projection=vision.head, head=vision.head, embeddings=_embed_patches(vision),
-        enter=nn.Identity(), patch=config.patch_size, image_size=config.image_size, channels=config.num_channels,
-        class_tokens=0,
-    )  # fmt: skip
+    head = dict(projection=vision.head, head=vision.head)
+    return _build_image(model, vision.config.image_size, **head, enter=nn.Identity(), class_tokens=0)
 
 
 def _siglip2_image(model: nn.Module) -> ImageTower:
     """SigLIP 2 with NaFlex: as SigLIP, of pictures of any aspect ratio, which the model takes as lists of patches."""
-    vision, config = model.vision_model, model.vision_model.config
-    patch, channels = config.patch_size, config.num_channels
+    vision = model.vision_model
+    patch = vision.config.patch_size
 
     def to_patches(pixel_values):
         """Cut (batch, channels, height, width) into patches, channels last in each; return their grids too."""
@@ -82,15 +70,12 @@ def _siglip2_image(model: nn.Module) -> ImageTower:
 
     def encode(pixel_values, attention_mask=None):
         patches, shapes = to_patches(pixel_values)
-        every = torch.ones(
-            patches.shape[:2], dtype=torch.long, device=patches.device
-        )  # pictures of one size: no padding
+        every = patches.new_ones(patches.shape[:2], dtype=torch.long)  # pictures of one size: no padding
         return model.get_image_features(patches, pixel_attention_mask=every, spatial_shapes=shapes)
 
-    return ImageTower(
-        encode=encode, blocks=vision.encoder.layers, norm=vision.post_layernorm, projection=vision.head,
-        head=vision.head, embeddings=lambda pixel_values: vision.embeddings(*to_patches(pixel_values)),
-        enter=nn.Identity(), patch=patch, image_size=round(config.num_patches**0.5) * patch, channels=channels,
+    return _build_image(
+        model, round(vision.config.num_patches**0.5) * patch, encode=encode, projection=vision.head, head=vision.head,
+        embeddings=lambda pixel_values: vision.embeddings(*to_patches(pixel_values)), enter=nn.Identity(),
         class_tokens=0, takes_patches=True,
     )  # fmt: skip
 
@@ -147,9 +132,7 @@ def _bert_text(model: nn.Module, tokenizer=None) -> TextTower:
     embeddings = text.embeddings
 
     def place(ids):
-        if not longest:
-            return None
-        return embeddings.create_position_ids_from_input_ids(ids, padding)
+        return embeddings.create_position_ids_from_input_ids(ids, padding) if longest else None
 
     return TextTower(
         encode=lambda ids, mask=None: model.get_text_features(input_ids=ids, attention_mask=mask),

@@ -1,7 +1,4 @@
-"""Upsample maps of patch scores, and stretch them to masks.
-
-Exports `upsample` and `to_heatmap`.
-"""
+"""Upsample maps of patch scores, and stretch them to masks."""
 
 import torch
 from torch import Tensor
@@ -19,16 +16,9 @@ def upsample(scores: GridScores, size: tuple[int, int]) -> Tensor:
 
 
 def to_heatmap(scores: GridScores, size: tuple[int, int]) -> Tensor:
-    """Upsample maps and stretch each to [0, 1], as the confidence metrics use them.
+    """Upsample maps and stretch each to [0, 1], as the confidence metrics use them: (batch, *size).
 
     A constant map has nothing to say: its heat map is all ones, which masks nothing.
-
-    Args:
-        scores: (batch, grid_h, grid_w), or (batch, height, width) for a map at pixels.
-        size: (height, width) in pixels.
-
-    Returns:
-        (batch, height, width) in [0, 1].
     """
     large = upsample(scores, size)
     low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)

@@ -1,7 +1,4 @@
-"""What comes in: pictures (`nib.pictures`) and captions (`nib.captions`), one or several.
-
-Exports what these two do, and `to_list`.
-"""
+"""What comes in: pictures (`nib.pictures`) and captions (`nib.captions`), one or several."""
 
 from collections.abc import Iterable, Mapping, Set
 from io import IOBase
@@ -20,12 +17,7 @@ __all__ = ["Caption", "Picture", "read_pictures", "to_list", "to_picture", "to_p
 
 
 def to_list(name: str, values):
-    """Return a list of what is several: a tuple, an iterator, an array of objects or strings, a column of a table.
-
-    Raises:
-        TypeError: several without an order, or a whole table.
-        ValueError: more than `nib.limits.pairs`, as an iterator without an end gives.
-    """
+    """Return a list of what is several: a tuple, an iterator, an array of objects or strings, a column of a table."""
     if isinstance(values, np.ndarray):
         return values.tolist() if values.dtype.kind in "UO" and values.ndim == 1 else values
     kinds = (str, Path, Image.Image, torch.Tensor, bytes, bytearray, memoryview, IOBase)

@@ -1,8 +1,6 @@
 """Integrate the gradient of the similarity along the narrowing path (Eq. 10 of the NIB paper).
 
-Exports `RULES`, `quadrature` and `warn_of_zero`, where the nodes lie and what they weigh; `integrate`, one loop for
-both modalities; and `anchor`, F at the baseline. At the limit of a noiseless bottleneck (Theorem 2) the state
-lambda * z runs from nothing to z, and
+At the limit of a noiseless bottleneck (Theorem 2) the state lambda * z runs from nothing to z, and
 
     A_i = integral over lambda of z_i * (dF/dz_i)(lambda z),    F(z) = cos(suffix(z), target),
 
@@ -12,7 +10,7 @@ From another baseline b the path is b + lambda (z - b), and z - b takes the plac
 
 import warnings
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from numbers import Real
 
 import numpy as np
@@ -23,6 +21,8 @@ from torch.nn.functional import cosine_similarity
 from nib.checks import check_count
 from nib.shapes import Embeds, HiddenStates, Nodes, PairValues, Targets, TargetScores
 from nib.towers import Split
+
+_cosine = partial(cosine_similarity, dim=-1)
 
 
 def _riemann(shift):
@@ -52,18 +52,14 @@ RULES = {
 
 
 def quadrature(rule: str = "riemann_right", n_steps: int = 10, lambda_min: float = 0.0) -> tuple[Nodes, Nodes]:
-    """Return the nodes and weights of a rule.
+    """Return the nodes of a rule, ascending, and their weights, which sum to 1 - lambda_min: float64, (n_steps,) each.
 
-    The paper integrates Eq. 10 by a right Riemann sum of 10 steps on [0, 1], the default. Weights sum to 1 - lambda_min
-    for every rule. captum's trapezoid weights sum to (n - 1)/n instead, and so do its attributions.
+    The default is the paper's. captum's trapezoid weights sum to (n - 1)/n instead, and so do its attributions.
 
     Args:
         rule: one of `RULES`.
         n_steps: number of nodes, at least 1 (2 for the trapezoid), at most `nib.limits.nodes` or `legendre`.
         lambda_min: where the path starts, in [0, 1).
-
-    Returns:
-        Nodes in ascending order and their weights, float64, each (n_steps,).
     """
     if not isinstance(rule, str) or rule not in RULES:
         raise ValueError(f"quadrature must be one of {sorted(RULES)}, got {rule!r}")
@@ -94,27 +90,24 @@ def integrate(
     lambda_min: float = 0.0,
     batch_size: int = 64,
     baseline: HiddenStates | None = None,
-    compare: Callable[[Embeds, Targets], Tensor] | None = None,
+    compare: Callable[[Embeds, Targets], Tensor] = _cosine,
 ) -> tuple[TargetScores, PairValues]:
-    """Attribute the similarity of each input to each of its targets.
-
-    Steps are folded into batches, and each forward pass serves all targets of its input.
+    """Attribute the similarity of each input to each of its targets; a forward pass serves all targets of its input.
 
     Args:
-        split: the tower, cut, with the batch of inputs in it.
         targets: (batch, targets, embed), the other modality's embeddings.
         n_steps, rule, lambda_min: see `quadrature`.
         batch_size: rows of hidden states at once; bounds memory and changes the result only by rounding.
         baseline: (batch, tokens, width), where the path begins; zero if None.
-        compare: F, from embeddings (steps, batch, 1, embed) and targets (1, batch, targets, embed) to one number each;
-            the cosine if None, or `dot`.
+        compare: F, from embeddings (steps, batch, 1, embed) and targets (1, batch, targets, embed) to one number each:
+            the cosine, or `dot`.
 
     Returns:
         Scores (batch, targets, tokens), summed over the width, signed, in cosine units; and
         F(b + lambda_min (z - b)), (batch, targets), where the path starts.
     """
     check_count("batch_size", batch_size)
-    batch_size, lambda_min, compare = int(batch_size), float(lambda_min), compare or _cosine
+    batch_size, lambda_min = int(batch_size), float(lambda_min)
     nodes, weights = (values.to(targets) for values in quadrature(rule, n_steps, lambda_min))
     scores, starts = [], []
     for first in range(0, len(split), batch_size):
@@ -124,32 +117,28 @@ def integrate(
         folded = max(1, batch_size // len(part))  # steps in one batch
         chunks = zip(nodes.split(folded), weights.split(folded))
         scores.append(sum(_integrate_steps(part, goals, base, *chunk, compare) for chunk in chunks))
-        start = _start(part, goals, base, lambda_min, compare) if lambda_min else anchor(part, goals, base, compare)
-        starts.append(start)
+        starts.append(anchor(part, goals, base, compare, lambda_min))
     return torch.cat(scores), torch.cat(starts)
 
 
 @torch.no_grad()
-def anchor(split: Split, targets: Targets, baseline: HiddenStates | None = None, compare=None) -> PairValues:
-    """Return F at the baseline, the similarity that is left when nothing of an input is: (batch, targets).
+def anchor(
+    split: Split,
+    targets: Targets,
+    baseline: HiddenStates | None = None,
+    compare: Callable[[Embeds, Targets], Tensor] = _cosine,
+    lambda_min: float = 0.0,
+) -> PairValues:
+    """Return F where the path starts, by default at the baseline, where nothing of an input is left: (batch, targets).
 
-    At 0 all tokens are alike and stay so in every block, whatever attends to whatever: no mask and no pooled
-    token makes a difference, so one row serves the batch.
+    At 0 all tokens are alike and stay so in every block, whatever attends to whatever: no mask and no pooled token
+    makes a difference, so one row serves the batch.
     """
-    compare = compare or _cosine
-    if baseline is not None:
-        return _similarity(split, baseline, targets, compare)[0]
+    start = _place(split.hidden_states, baseline, lambda_min) if lambda_min else baseline
+    if start is not None:
+        return _similarity(split, start, targets, compare)[0]
     embeds = split[:1](torch.zeros_like(split.hidden_states[:1]))  # (1, embed)
     return compare(embeds[None], targets)
-
-
-@torch.no_grad()
-def _start(split, targets, baseline, lambda_min, compare) -> PairValues:
-    return _similarity(split, _place(split.hidden_states, baseline, lambda_min), targets, compare)[0]
-
-
-def _cosine(embeds: Embeds, targets: Targets) -> Tensor:
-    return cosine_similarity(embeds, targets, dim=-1)
 
 
 def dot(embeds: Embeds, targets: Targets) -> Tensor:

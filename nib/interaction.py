@@ -1,6 +1,6 @@
 """Divide the similarity among pairs of a word and a patch: which word goes with which patch.
 
-Exports `interactions` and `Interactions`. By Theorem 3, taken for each coordinate of the two embeddings, I_i, the
+By Theorem 3, taken for each coordinate of the two embeddings, I_i, the
 integral of J_image(lambda z) z_i, adds up over the patches to e_image(z) - e_image(0), and T_j over the words to
 e_text(z) - e_text(0). So the product A_ij = I_i . T_j / (|e_image| |e_text|) adds up to the cosine, but for three terms
 with an embedding at 0. T_j is a Jacobian-vector product of the text tower, and A_ij for one word a gradient of the
@@ -71,20 +71,15 @@ class Interactions:
         """Show one map a word, all on one scale."""
         from nib.plotting import plot_maps  # here, so that numbers alone do not wait for matplotlib
 
-        maps = {f"{word}\n{scores.sum():+.3f}": scores for word, scores in _number(self.words, self.scores)}
+        maps = {}
+        for place, (word, scores) in enumerate(zip(self.words, self.scores)):
+            again = self.words[:place].count(word)  # such a word gets its number, so that titles differ
+            title = f"{word} ({again + 1})" if again else word
+            maps[f"{title}\n{scores.sum():+.3f}"] = scores
         figure = plot_maps(self.picture, maps, columns=min(6, len(maps)), share_limits=True)
-        figure.suptitle(
-            f"similarity {self.similarity:.3f}, of which words and patches {self.scores.sum():+.3f}", fontsize=8
-        )
+        total = f"similarity {self.similarity:.3f}, of which words and patches {self.scores.sum():+.3f}"
+        figure.suptitle(total, fontsize=8)
         return figure
-
-
-def _number(words, scores):
-    """Pair words with their maps; a word that occurs again gets its number, so that titles differ."""
-    seen: dict[str, int] = {}
-    for word, of_word in zip(words, scores):
-        seen[word] = seen.get(word, 0) + 1
-        yield word if seen[word] == 1 else f"{word} ({seen[word]})", of_word
 
 
 def interactions(
@@ -104,19 +99,12 @@ def interactions(
         between.scores[1]  # the map of "dog"
 
     Args:
-        image: a picture, as `nib.attribute` takes it.
-        text: a caption, or several, which share the passes of the picture.
+        image, truncate: as of `nib.attribute`, and so are the errors.
+        text: a caption, or several, which share the passes of the picture and give a list.
         layer: blocks run before the bottleneck; None for 3/4 of each tower's, or one each.
         n_steps, quadrature, lambda_min: the path, of both towers; see `nib.integrate.quadrature`. Coordinates of the
             embeddings, unlike cosines, change most near 0: few nodes leave a large `gap`.
         batch_size: rows of hidden states at once, and twice as many of the captions', which are shorter.
-        truncate: cut captions longer than the model's context instead of raising.
-
-    Returns:
-        `Interactions`, or a list for several captions.
-
-    Raises:
-        TypeError, ValueError: bad input, as `nib.attribute`, before any work.
     """
     check_clip(clip)
     check_count("batch_size", batch_size, limit="samples")
@@ -132,18 +120,16 @@ def interactions(
         tokens = to_tokens(clip, captions, truncate)
         pixel_values = to_pixel_values(clip, image)
         warn_of_raw(clip, pixel_values, stacklevel=3)
-        found = _take_apart(clip, pixel_values, tokens, layers, path, int(batch_size))
+        found = _take_apart(clip, pixel_values, captions, tokens, layers, path, int(batch_size))
     if not all(np.isfinite([result.similarity, result.gap, result.scores.sum()]).all() for result in found):
         raise ValueError(
             "interactions must be finite, got NaN or infinity: the model's weights or config, or the picture, hold"
             f" numbers that are too large or too small for {clip.dtype}"
         )
-    for result, caption in zip(found, captions):
-        result.text = caption if isinstance(caption, str) else " ".join(result.words)
     return found[0] if single else found
 
 
-def _take_apart(clip: HookedCLIP, pixel_values, tokens, layers: tuple[int, int], path: dict, batch_size: int) -> list:
+def _take_apart(clip: HookedCLIP, pixel_values, captions, tokens, layers, path: dict, batch_size: int) -> list:
     """Return the interactions of one picture with each caption."""
     (input_ids, attention_mask, described), found = tokens, []
     with open_attention(clip):  # a form of attention that forward mode can differentiate
@@ -159,8 +145,8 @@ def _take_apart(clip: HookedCLIP, pixel_values, tokens, layers: tuple[int, int],
     for row, scores in enumerate(every.split([len(part) for part in vectors], 1)):
         text_start, text_end = text_ends[:, row]
         norms = image_end.norm() * text_end.norm()
-        patches, class_scores = clip.image.to_grid(scores[0] / norms, grid)
-        class_scores = patches.new_zeros(len(patches)) if class_scores is None else class_scores
+        patches, of_class = clip.image.to_grid(scores[0] / norms, grid)
+        of_class = patches.new_zeros(len(patches)) if of_class is None else of_class
         anchors = {
             "image": float(image_start @ (text_end - text_start) / norms),
             "text": float((image_end - image_start) @ text_start / norms),
@@ -168,31 +154,20 @@ def _take_apart(clip: HookedCLIP, pixel_values, tokens, layers: tuple[int, int],
         }
         similarity = float(image_end @ text_end / norms)
         gap = float(scores.sum() / norms) + sum(anchors.values()) - similarity
-        patches, class_scores = patches.double().cpu().numpy(), class_scores.double().cpu().numpy()
-        found.append(
-            Interactions(
-                words=described[row][2],
-                scores=patches[:-1],
-                class_scores=class_scores[:-1],
-                other_scores=patches[-1],
-                other_class_score=float(class_scores[-1]),
-                anchors=anchors,
-                gap=gap,
-                similarity=similarity,
-                picture=picture,
-                text="",
-            )
-        )
+        patches, of_class = patches.double().cpu().numpy(), of_class.double().cpu().numpy()
+        words, caption = described[row][2], captions[row]
+        text = caption if isinstance(caption, str) else " ".join(words)
+        of_words, others = (patches[:-1], of_class[:-1]), (patches[-1], float(of_class[-1]))
+        found.append(Interactions(words, *of_words, *others, anchors, gap, similarity, picture, text))
     return found
 
 
 def _group(word_ids: list[int | None], n_words: int, real: Tensor) -> Tensor:
     """Say which tokens belong to each word, and in the last row which to none: (words + 1, tokens) boolean."""
-    groups = torch.zeros(n_words + 1, len(real), dtype=torch.bool, device=real.device)
+    rows = torch.full((len(real),), n_words, device=real.device)
     for token, word in enumerate(word_ids):
-        groups[n_words if word is None else word, token] = True
-    groups[n_words, len(word_ids) :] = True
-    return groups & real
+        rows[token] = n_words if word is None else word
+    return (rows == torch.arange(n_words + 1, device=real.device)[:, None]) & real
 
 
 @torch.no_grad()

@@ -1,7 +1,6 @@
 """Run CLIP's last block for the pooled token alone: the only one whose output is used.
 
-Exports `fits` and `run_pooled`. It is exact, and saves nearly the whole block: of the other tokens only
-their layer norm is computed.
+It is exact, and saves nearly the whole block: of the other tokens only their layer norm is computed.
 """
 
 import torch
@@ -31,17 +30,12 @@ def run_pooled(
     is_causal: bool = False,
     **kwargs,
 ) -> Tensor:
-    """Return what the block makes of one token of each row, as (rows, width).
+    """Return what the block makes of the token at `pool_index`, (rows,), of each row of what enters it: (rows, width).
 
-    Keys and values are linear in the normed states x. So each head's query meets x through
-    W_k' q, q'(W_k x + b_k) being that and a constant which the softmax ignores; and W_v is applied once to the
-    average of x, the weights of which add up to 1.
-
-    Args:
-        hidden_states: (rows, tokens, width), what enters the block.
-        pool_index: (rows,), the token.
-        attention_mask: what the block gets: (rows or 1, 1, tokens, tokens), boolean or added to the logits, or None.
-        is_causal: without a mask, the token sees no later ones.
+    Keys and values are linear in the normed states x. So each head's query meets x through W_k' q, q'(W_k x + b_k)
+    being that and a constant which the softmax ignores; and W_v is applied once to the average of x, the weights of
+    which add up to 1. The mask, (rows or 1, 1, tokens, tokens), is boolean or added to the logits; without one, a
+    token sees no later ones where `is_causal`.
     """
     attention = block.self_attn
     heads, rows = attention.num_heads, torch.arange(len(hidden_states), device=hidden_states.device)

@@ -1,7 +1,4 @@
-"""Turn pictures into what the towers take, and back, or say what is wrong with them.
-
-Exports `to_pixel_values`, `read_pictures`, `to_picture` and `warn_of_raw`.
-"""
+"""Turn pictures into what the towers take, and back, or say what is wrong with them."""
 
 import os
 import warnings
@@ -22,15 +19,12 @@ Picture = Image.Image | str | Path | np.ndarray | torch.Tensor
 
 
 def to_pixel_values(clip: HookedCLIP, picture: Picture) -> PixelValues:
-    """Prepare one picture.
+    """Prepare one picture: (1, channels, height, width), on the model's device and in its dtype.
 
     Args:
         picture: a PIL image or a path (any mode; turned upright and into RGB, transparent parts over white), an array
             (height, width) or (height, width, 3 or 4) of uint8 or of floats in [0, 1], or a tensor
             (channels, height, width) of pixel values that are already normalised.
-
-    Returns:
-        (1, channels, height, width), on the model's device and in its dtype.
 
     Raises:
         FileNotFoundError: no file at the path.
@@ -55,10 +49,8 @@ def _read(clip: HookedCLIP, picture: Picture) -> PixelValues:
         return _check_pixel_values(clip, picture.detach())
     image = _open(picture)
     if clip.image_processor is None:
-        raise ValueError(
-            "this model came without an image processor: pass normalised pixel values as a tensor"
-            " (channels, height, width)"
-        )
+        how = "pass normalised pixel values as a tensor (channels, height, width)"
+        raise ValueError(f"this model came without an image processor: {how}")
     made = clip.image_processor(images=image, return_tensors="pt")
     made = _join_patches(clip, made) if clip.image.takes_patches else made["pixel_values"]
     try:
@@ -93,8 +85,7 @@ def to_picture(clip: HookedCLIP, pixel_values: PixelValues) -> np.ndarray:
     """
     height, width = (side * clip.image.patch for side in clip.grid(pixel_values))
     picture = pixel_values[0, :, :height, :width].detach().float().cpu().movedim(0, -1).numpy()
-    if clip.image_processor is not None:
-        processor = clip.image_processor
+    if (processor := clip.image_processor) is not None:
         if processor.do_normalize:
             picture = picture * np.array(processor.image_std) + np.array(processor.image_mean)
         picture = picture / (255 * (processor.rescale_factor if processor.do_rescale else 1))
@@ -118,7 +109,13 @@ def _open(picture: Picture) -> Image.Image:
         picture = Image.fromarray(_check_array(picture))
     if not isinstance(picture, Image.Image):
         raise TypeError(f"a picture must be a PIL image, a path, an array or a tensor, got {type(picture).__name__}")
-    _check_sides(*picture.size, name)
+    width, height = picture.size
+    # A processor, which scales the shorter side to the model's, would make a narrow picture gigantic.
+    if not 0 < max(picture.size) <= read_limit("aspect") * min(picture.size) or width * height > read_limit("pixels"):
+        raise ValueError(
+            f"a picture{name and ' '}{name} must have sides at most {limits.aspect} times as long as each other,"
+            f" not 0, and at most {limits.pixels:,} pixels, got {width} x {height}: crop it, or raise nib.limits"
+        )
     with _reading(name):
         picture.load()
     if picture.mode[0] in "IF":  # converting would clip these to white or black
@@ -142,16 +139,6 @@ def _reading(name: str):
         raise FileNotFoundError(f"no picture at {shorten(name)}") from None
     except (OSError, ValueError, EOFError, Image.DecompressionBombError, SyntaxError) as error:
         raise ValueError(f"cannot read the picture {shorten(name) if name else 'object'}: {error}") from error
-
-
-def _check_sides(width: int, height: int, name: str = "") -> None:
-    """Refuse a picture that a processor would make gigantic: it scales the shorter side to the model's."""
-    shorter, longer = sorted((width, height))
-    if not 0 < longer <= read_limit("aspect") * shorter or width * height > read_limit("pixels"):
-        raise ValueError(
-            f"a picture{name and ' '}{name} must have sides at most {limits.aspect} times as long as each other,"
-            f" not 0, and at most {limits.pixels:,} pixels, got {width} x {height}: crop it, or raise nib.limits"
-        )
 
 
 def _check_array(array: np.ndarray) -> np.ndarray:

@@ -1,12 +1,11 @@
 """Draw signed scores over pictures and words, and save a figure with the numbers in it.
 
-Exports `plot_attribution`, `plot_maps`, `plot_methods`, `draw_map`, `draw_words` and `save_figure`.
-Scores are drawn in a red-blue scale that colour-blind readers can tell apart, with symmetric
-limits: zero is neutral and lets the grey picture through.
+Scores are drawn in a red-blue scale that colour-blind readers can tell apart, with symmetric limits: zero is neutral
+and lets the grey picture through.
 """
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -66,8 +65,8 @@ def draw_map(axes: Axes, picture: np.ndarray, scores: np.ndarray, limit: float |
         raise TypeError(f"axes must be matplotlib's Axes, got {type(axes).__name__}")
     largest = symmetric_limit(scores)
     picture, scores, raw = to_floats("a picture", picture), to_floats("a map", scores), np.asarray(picture)
-    whole = all(values.size and np.isfinite(values).all() for values in (picture, scores)) and raw.dtype == np.uint8
-    if not whole or scores.ndim != 2 or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (1,), (3,)):
+    fits = scores.ndim == 2 and picture.ndim in (2, 3) and picture.shape[2:] in ((), (1,), (3,))
+    if not fits or not picture.size or raw.dtype != np.uint8:
         raise ValueError(
             "a picture (height, width, 3) in uint8 and a finite map (., .) are drawn, both finite, got"
             f" {raw.dtype} {picture.shape} and {scores.shape}"
@@ -139,15 +138,10 @@ def plot_maps(
     maps: Mapping[str, np.ndarray],
     columns: int = 4,
     share_limits: bool = False,
-    label: str = "patch score (cosine)",
 ) -> Figure:
-    """Show one picture under several signed maps, as small multiples.
+    """Show one picture, (height, width, 3) uint8, under several signed maps, (grid_h, grid_w) each, by their titles.
 
-    Args:
-        picture: (height, width, 3) uint8.
-        maps: title -> (grid_h, grid_w) signed scores.
-        columns: panels in a row.
-        share_limits: one colour scale, with its bar, for all panels; else one each, without bars.
+    With `share_limits` all panels have one colour scale, with its bar; else each has its own, without bars.
     """
     check_count("columns", columns)
     if not isinstance(maps, Mapping):
@@ -155,8 +149,9 @@ def plot_maps(
     check_count("the number of maps", len(maps))
     columns = min(columns, len(maps))
     rows = -(-len(maps) // columns)
-    side = min(1.75, (WIDTH - (0.6 if share_limits else 0)) / columns)
-    figure = new_figure(side * columns + (0.6 if share_limits else 0), (side + 0.32) * rows)
+    bar = 0.6 if share_limits else 0  # inches
+    side = min(1.75, (WIDTH - bar) / columns)
+    figure = new_figure(side * columns + bar, (side + 0.32) * rows)
     panels = figure.subplots(rows, columns, squeeze=False)
     for title, scores in maps.items():
         with name_place(f"map {title!r}", len(maps)):
@@ -168,7 +163,7 @@ def plot_maps(
         draw_map(axes, picture, scores, limit if share_limits else None)
         axes.set_title(as_written(title, 48))
     if share_limits:
-        add_colour_bar(figure, panels, limit, label)
+        add_colour_bar(figure, panels, limit)
     return figure
 
 
@@ -179,15 +174,9 @@ def plot_methods(
     scores: Mapping[str, tuple[np.ndarray, np.ndarray]],
     columns: int = 5,
 ) -> Figure:
-    """Show what several methods say of one pair: a map and, under it, the words.
+    """Show what several methods say of one pair: a map, (grid_h, grid_w), and under it the words, (words,).
 
     Units differ between methods, so each panel has a scale of its own and no numbers.
-
-    Args:
-        picture: (height, width, 3) uint8.
-        words: of the caption.
-        scores: method -> (grid_h, grid_w) patch scores and (words,) word scores.
-        columns: panels in a row.
     """
     check_count("columns", columns)
     maps = scores.values() if isinstance(scores, Mapping) else [None]
@@ -210,15 +199,16 @@ def plot_methods(
 def save_figure(figure: Figure, frame: pd.DataFrame, stem: str | Path) -> None:
     """Write `stem`.png and `stem`.pdf, and beside them the numbers that they show as `stem`.csv.
 
-    All are written under another name and moved into place, and hold no time stamp: the same figure gives the same
-    files. A PNG has 300 dots an inch and 256 colours, of which pictures mix more; the PDF has all. Numbers in the CSV
-    have six digits: `nib.save_table` keeps all. An index that has a name is a column of it.
+    The same figure gives the same files: they hold no time stamp. A PNG has 300 dots an inch and 256 colours, of which
+    pictures mix more; the PDF has all. Numbers in the CSV have six digits: `nib.save_table` keeps all. An index that
+    has a name is a column of it.
     """
     stem = to_path("stem", stem)
     if not isinstance(figure, Figure) or not isinstance(frame, pd.DataFrame):
         raise TypeError(f"a Figure and a DataFrame are saved, got {type(figure).__name__}, {type(frame).__name__}")
-    for ending in ("pdf", "png", "csv"):
-        check_file(_add(stem, ending))
+    pdf, png, csv = (stem.with_name(f"{stem.name}.{ending}") for ending in ("pdf", "png", "csv"))  # it may hold dots
+    for path in (pdf, png, csv):
+        check_file(path)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # the layout would move a little with every further drawing
     pixels = io.BytesIO()
@@ -228,16 +218,10 @@ def save_figure(figure: Figure, frame: pd.DataFrame, stem: str | Path) -> None:
         picture = whole.quantize(256, Image.Quantize.MAXCOVERAGE)
         if np.abs(np.subtract(picture.convert("RGB"), whole, dtype=int)).mean() > 2:  # levels: dots of two make a third
             picture = whole.quantize(palette=picture, dither=Image.Dither.FLOYDSTEINBERG)
-    with plt.rc_context({"pdf.fonttype": 42}):  # letters that editors and publishers can read
-        _write(stem, "pdf", lambda file: figure.savefig(file, format="pdf", metadata={"CreationDate": None}, dpi=DOTS))
-    _write(stem, "png", lambda file: picture.save(file, "PNG", optimize=True, dpi=(DOTS, DOTS)))
-    _write(stem, "csv", lambda file: write_csv(name_index(frame), file, float_format="%.6g"))
-
-
-def _write(stem: Path, ending: str, write: Callable[[Path], None]) -> None:
-    with write_whole(_add(stem, ending)) as partial:
-        write(partial)
-
-
-def _add(stem: Path, ending: str) -> Path:
-    return stem.with_name(f"{stem.name}.{ending}")  # a stem may hold dots
+    # letters that editors and publishers can read
+    with plt.rc_context({"pdf.fonttype": 42}), write_whole(pdf) as partial:
+        figure.savefig(partial, format="pdf", metadata={"CreationDate": None}, dpi=DOTS)
+    with write_whole(png) as partial:
+        picture.save(partial, "PNG", optimize=True, dpi=(DOTS, DOTS))
+    with write_whole(csv) as partial:
+        write_csv(name_index(frame), partial, float_format="%.6g")

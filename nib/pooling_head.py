@@ -1,7 +1,7 @@
-"""Run SigLIP's attention pooling head with its attention in the open.
+"""Run SigLIP's attention pooling head with its attention in the open, exactly.
 
-Exports `run_open` and `finish`. PyTorch's `MultiheadAttention` hands out its probabilities as a copy, through which
-nothing can be differentiated; here they are part of the graph. It is exact.
+PyTorch's `MultiheadAttention` hands out its probabilities as a copy, through which nothing can be differentiated; here
+they are part of the graph.
 """
 
 from torch import Tensor, nn

@@ -99,7 +99,7 @@ class Attribution:
 
         title = f'{self.method}: "{self.text}"   similarity {self.similarity:.3f}'
         if self.image_gap is not None and {"lambda_min", "baseline", "rectified"} <= set(self.parameters):
-            title += "".join(f"\n{self._describe_sum(number, side)}" for number, side in enumerate(("image", "text")))
+            title += f"\n{self._describe_sum(0, 'image')}\n{self._describe_sum(1, 'text')}"
             if self.padding_score is not None:
                 title += f"\nthe padding, which this model sees, holds {self.padding_score:+.3f} of the text's sum"
             if self.parameters["rectified"]:
@@ -108,11 +108,9 @@ class Attribution:
 
     def _describe_sum(self, number: int, side: str) -> str:
         difference, gap = getattr(self, f"{side}_difference"), getattr(self, f"{side}_gap")
-        from_zero = getattr(self, f"{side}_gap_from_zero")
-        total = difference + gap
-        start = self.parameters["lambda_min"]
-        baseline = self.parameters["baseline"]
-        start, baseline = (value[number] if isinstance(value, (tuple, list)) else value for value in (start, baseline))
+        total, from_zero = difference + gap, getattr(self, f"{side}_gap_from_zero")
+        path = self.parameters["lambda_min"], self.parameters["baseline"]
+        start, baseline = (value[number] if isinstance(value, (tuple, list)) else value for value in path)
         is_zero = isinstance(baseline, str) and baseline == "zero"
         words = f"{side} scores add up to {total:+.3f}; "
         if start:
@@ -153,9 +151,6 @@ class Attribution:
             interactions: `nib.interactions` of the same picture and caption; each word then shows its own map.
             others: attributions of the same picture and caption by other methods or parameters, for a slider.
 
-        Returns:
-            The text of the page.
-
         Raises:
             TypeError: not a path, no `Interactions`, or no `Attribution`s.
             ValueError: another picture, caption or grid, or scores that are NaN; nothing is written.
@@ -177,8 +172,7 @@ class Attribution:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the picture as plain numbers, strings and lists, ready for JSON."""
-        values = {name: value for name, value in vars(self).items() if name != "picture"}
-        return {name: _to_plain(value) for name, value in values.items()}
+        return {name: _to_plain(value) for name, value in vars(self).items() if name != "picture"}
 
 
 def _to_plain(value: Any) -> Any:

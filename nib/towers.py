@@ -1,17 +1,12 @@
-"""Cut a tower at any block.
+"""Cut a tower at any block: those before the cut run without gradients, the rest is a function of the hidden states.
 
-Exports `Tower`, `ImageTower`, `TextTower`, `Split` and `of_this_thread`. What a tower is made of in each family is in
-`nib.families`.
-
-The blocks before a cut run without gradients, the rest is a function of the hidden states. Nothing of transformers'
-forwards is written again: the blocks get the very arguments of a real forward pass, which a hook captures and which
-stops there. Only the last block is run in a shorter form of our own, where that gives the same: `nib.last_block`.
+Nothing of transformers' forwards is written again: the blocks get the very arguments of a real forward pass, which a
+hook captures and which stops there. Only the last block has a shorter form of our own: `nib.last_block`.
 """
 
 import inspect
 import threading
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
 from operator import attrgetter
@@ -34,31 +29,22 @@ def of_this_thread(hook: Callable) -> Callable:
 class Split:
     """A tower cut before block `layer`, for one batch of inputs.
 
-    Call it with hidden states to get embeddings. Their rows may be any multiple of the batch,
-    step-major: row s * batch + b belongs to input b.
-
-    Attributes:
-        hidden_states: (batch, tokens, width), what enters block `layer`, without gradient.
-        real: (batch, tokens) boolean, what is not padding.
-        pool_index: (batch,), the token that the tower pools; None where it pools all of them.
-        tower, layer: what was cut, and how many blocks ran before the cut.
-        arguments: what a block receives beside hidden states, by name, masks among it.
+    Call it with hidden states to get embeddings. Their rows may be any multiple of the batch, step-major: row
+    s * batch + b belongs to input b.
     """
 
-    hidden_states: HiddenStates
-    real: Tensor
-    pool_index: Tensor | None
+    hidden_states: HiddenStates  # what enters block `layer`, without gradient
+    real: Tensor  # (batch, tokens) boolean, what is not padding
+    pool_index: Tensor | None  # (batch,), the token that the tower pools; None where it pools all of them
     tower: "Tower"
     layer: int
-    arguments: dict[str, Any]
+    arguments: dict[str, Any]  # what a block receives beside hidden states, by name, masks among it
 
     def __len__(self) -> int:
         return len(self.hidden_states)
 
     def __getitem__(self, rows: slice | Tensor) -> "Split":
-        """Cut some inputs out of the batch."""
-        pool_index = None if self.pool_index is None else self.pool_index[rows]
-        arguments = self._map_batched(lambda value: value[rows])
+        pool_index, arguments = self._map_rows(lambda value: value[rows])
         return Split(self.hidden_states[rows], self.real[rows], pool_index, self.tower, self.layer, arguments)
 
     def __call__(self, hidden_states: HiddenStates) -> Embeds:
@@ -68,8 +54,7 @@ class Split:
             shape = ", ".join(map(str, self.hidden_states.shape[1:]))
             found = tuple(hidden_states.shape)
             raise ValueError(f"hidden_states must have shape (k * {len(self)}, {shape}), got {found}")
-        arguments = self._map_batched(lambda value: value.repeat(steps, *[1] * (value.ndim - 1)))
-        pool_index = None if self.pool_index is None else self.pool_index.repeat(steps)
+        pool_index, arguments = self._map_rows(lambda value: value.repeat(steps, *[1] * (value.ndim - 1)))
         blocks = list(self.tower.blocks[self.layer :])
         shorter = blocks and self.tower.head is None and last_block.fits(blocks[-1])
         for block in blocks[:-1] if shorter else blocks:
@@ -79,18 +64,18 @@ class Split:
         return self.tower.pool(hidden_states, pool_index)
 
     def open_head(self, hidden_states: HiddenStates) -> tuple[Embeds, Tensor, tuple[Tensor, ...]]:
-        """Run the rest of a tower with a pooling head in the open: see `nib.pooling_head.run_open`."""
+        """Run the rest of a tower with a pooling head as `nib.pooling_head.run_open` does."""
         for block in self.tower.blocks[self.layer :]:
             hidden_states = block(hidden_states, **self.arguments)
         return pooling_head.run_open(self.tower.head, self.tower.norm(hidden_states))
 
-    def _map_batched(self, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-        """Change the arguments that have a row for each input; one row that serves all of them stays."""
-        batched = self.tower.batched
-        return {
-            name: change(value) if name in batched and isinstance(value, Tensor) and len(value) > 1 else value
-            for name, value in self.arguments.items()
-        }
+    def _map_rows(self, change: Callable[[Tensor], Tensor]) -> tuple[Tensor | None, dict[str, Any]]:
+        """Change what has a row for each input, `pool_index` and some arguments; one row that serves all stays."""
+        arguments = dict(self.arguments)
+        for name in arguments.keys() & set(self.tower.batched):
+            if isinstance(arguments[name], Tensor) and len(arguments[name]) > 1:
+                arguments[name] = change(arguments[name])
+        return None if self.pool_index is None else change(self.pool_index), arguments
 
 
 class _Stop(Exception):
@@ -99,37 +84,27 @@ class _Stop(Exception):
 
 @dataclass(kw_only=True)
 class Tower:
-    """One encoder of the model.
+    """One encoder of the model."""
 
-    Attributes:
-        encode: the model's own function from inputs and attention mask to its output object.
-        blocks: the transformer blocks.
-        norm: the layer norm between the last block and the projection.
-        projection: the last module: its output is the embedding; the head itself where there is one.
-        embeddings: from inputs to the embeddings of their tokens, (batch, tokens, width): of a picture with positions
-            and before any norm, of a caption before positions are added.
-        head: the attention head that pools all tokens; None where one token is pooled, normed and projected.
-        attention: from a block to its self-attention, whose output is a pair of states and probabilities.
-        projections: from a block to the linear layers of its queries, keys and values, and of its output.
-        batched: names of the arguments of a block that have a row for each input, or one row for all of them.
-    """
-
-    encode: Callable[[Tensor, AttentionMask | None], Any]
+    encode: Callable[[Tensor, AttentionMask | None], Any]  # the model's own function, from inputs and attention mask
     blocks: nn.ModuleList
-    norm: nn.Module
-    projection: nn.Module
+    norm: nn.Module  # between the last block and the projection
+    projection: nn.Module  # its output is the embedding; the head itself where there is one
+    # From inputs to the embeddings of their tokens: of a picture with positions and before any norm, of a caption
+    # before positions are added. `enter` takes them into the first block.
     embeddings: Callable[[Tensor], HiddenStates]
-    head: nn.Module | None = None
+    head: nn.Module | None = None  # of attention, pools all tokens; None where one is pooled, normed and projected
+    # From a block to its self-attention, whose output is a pair of states and probabilities; and to the linear layers
+    # of its queries, keys and values, and of its output.
     attention: Callable[[nn.Module], nn.Module] = attrgetter("self_attn")
     projections: Callable[[nn.Module], tuple[nn.Module, ...]] = attrgetter(
         *(f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "out_proj"))
     )
-    batched: tuple[str, ...] = ("attention_mask",)
+    batched: tuple[str, ...] = ("attention_mask",)  # arguments of a block with a row for each input, or one for all
 
     @property
     def default_layer(self) -> int:
-        """Return three quarters of the blocks: 9 of 12, as in the NIB paper."""
-        return 3 * len(self.blocks) // 4
+        return 3 * len(self.blocks) // 4  # 9 of 12, as in the NIB paper
 
     def embed(self, inputs: Tensor, attention_mask: AttentionMask | None = None) -> Embeds:
         """Run the whole tower as transformers does: (batch, embed), not normalised."""
@@ -153,74 +128,51 @@ class Tower:
     def split(
         self, inputs: PixelValues | InputIds, layer: int | None = None, attention_mask: AttentionMask | None = None
     ) -> Split:
-        """Run the first `layer` blocks and return the rest as a function.
+        """Run the first `layer` blocks, None for `default_layer`, and return the rest as a function.
 
             split = clip.image.split(pixel_values, layer=9)
             embeds = split(0.5 * split.hidden_states)
 
-        Args:
-            inputs: pixel values or token ids.
-            layer: blocks run before the cut, from 0 to the number of blocks; None for `default_layer`. (What the
-                released code calls layer 9 is 9 here for NIB, and 10 for M2IB and Grad-CAM.)
-            attention_mask: for text, 1 at tokens and 0 at padding.
-
-        Raises:
-            ValueError: `layer` is out of range.
+        What the released code calls layer 9 is 9 here for NIB, and 10 for M2IB and Grad-CAM.
         """
-        last = min(layer := self.check_layer(layer), len(self.blocks) - 1)
-        with self._capture(self.blocks[last]) as captured:
+        layer = self.check_layer(layer)
+        block = self.blocks[min(layer, len(self.blocks) - 1)]
+        names = list(inspect.signature(type(block).forward).parameters)[1:]
+        arguments = {}
+
+        def stop(module, args, kwargs):
+            arguments.update(zip(names, args), **kwargs)
+            raise _Stop
+
+        handle = block.register_forward_pre_hook(of_this_thread(stop), with_kwargs=True)
+        try:
             self.encode(inputs, attention_mask)
-        hidden_states, arguments = captured
+        except _Stop:
+            hidden_states = arguments.pop(names[0])
+        finally:
+            handle.remove()
         if layer == len(self.blocks):
-            hidden_states = self.blocks[last](hidden_states, **arguments)
+            hidden_states = block(hidden_states, **arguments)
         return Split(hidden_states, *self.locate(inputs, attention_mask), self, layer, arguments)
 
     def check_layer(self, layer: int | None) -> int:
-        """Return the layer, or the default for None; raise a ValueError unless it can be cut there."""
+        """Return the layer, the default for None, or raise a ValueError unless the tower can be cut there."""
         layer = self.default_layer if layer is None else layer
         if isinstance(layer, bool) or not isinstance(layer, Integral) or not 0 <= layer <= len(self.blocks):
             raise ValueError(f"layer must be a whole number from 0 to {len(self.blocks)}, got {layer!r}")
         return int(layer)
 
-    @staticmethod
-    @contextmanager
-    def _capture(block: nn.Module):
-        """Catch what this thread's next call of `block` gets, states first, and stop the forward pass there."""
-        names = list(inspect.signature(type(block).forward).parameters)[1:]
-        captured: list = []
-
-        def hook(module, args, kwargs):
-            arguments = dict(zip(names, args)) | kwargs
-            captured.extend((arguments.pop(names[0]), arguments))
-            raise _Stop
-
-        handle = block.register_forward_pre_hook(of_this_thread(hook), with_kwargs=True)
-        try:
-            yield captured
-        except _Stop:
-            pass
-        finally:
-            handle.remove()
-
 
 @dataclass(kw_only=True)
 class ImageTower(Tower):
-    """The encoder of pictures; its tokens are patches in reading order, after the class token where there is one.
+    """The encoder of pictures; its tokens are patches in reading order, after the class token where there is one."""
 
-    Attributes:
-        patch: side of a patch in pixels.
-        image_size, channels: of the pictures that it was trained on, the side in pixels.
-        takes_patches: the model's processor makes lists of patches, of pictures of any aspect ratio.
-        class_tokens: how many tokens come before the patches, 1 or 0. The class token is what is pooled.
-        enter: from the embeddings of the tokens to what enters the first block.
-    """
-
-    patch: int
-    image_size: int
-    channels: int
-    class_tokens: int
     enter: Callable[[HiddenStates], HiddenStates]
-    takes_patches: bool = False
+    patch: int  # side in pixels
+    image_size: int  # side in pixels, of the pictures that it was trained on
+    channels: int
+    class_tokens: int  # 1 or 0; a class token is what is pooled
+    takes_patches: bool = False  # the processor makes lists of patches, of pictures of any aspect ratio
 
     def grid(self, pixel_values: PixelValues) -> tuple[int, int]:
         """Count the patches of pictures of this size: (rows, columns)."""
@@ -242,31 +194,19 @@ class ImageTower(Tower):
 
 @dataclass(kw_only=True)
 class TextTower(Tower):
-    """The encoder of captions: a begin token where there is one, words, an end token, padding.
-
-    Attributes:
-        enter: from the embeddings of the tokens, (batch, tokens, width), and the token ids to what enters the first
-            block: positions are added there, and in some families a norm follows.
-        context_length: the most tokens it takes.
-        vocabulary: how many token ids there are.
-        padding_id: token id of padding.
-        sees_padding: padding is part of the input, is never masked and has scores.
-        find_end: from token ids to the index of the end token, (batch,).
-        find_pooled: likewise of the pooled token; None where that is the end token.
-        begin_tokens: how many tokens come before the words, 1 or 0.
-    """
+    """The encoder of captions: a begin token where there is one, words, an end token, padding."""
 
     enter: Callable[[HiddenStates, InputIds], HiddenStates]
-    context_length: int
-    vocabulary: int
+    context_length: int  # the most tokens that it takes
+    vocabulary: int  # how many token ids there are
     padding_id: int
-    find_end: Callable[[InputIds], Tensor]
-    find_pooled: Callable[[InputIds], Tensor] | None = None
-    sees_padding: bool = False
-    begin_tokens: int = 1
+    find_end: Callable[[InputIds], Tensor]  # from token ids to the index of the end token, (batch,)
+    find_pooled: Callable[[InputIds], Tensor] | None = None  # likewise of the pooled token, where that is another
+    sees_padding: bool = False  # padding is part of the input, is never masked and has scores
+    begin_tokens: int = 1  # 1 or 0
 
     def words(self, input_ids: InputIds, attention_mask: AttentionMask | None = None) -> Tensor:
-        """Return which tokens are words, not begin, end or padding: (batch, tokens) boolean."""
+        """Return which tokens are not begin, end or padding: (batch, tokens) boolean."""
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)
         # The end is found by its id, and so also where the mask is all ones, as a processor of SigLIP makes it.
         inside = (positions >= self.begin_tokens) & (positions < self.find_end(input_ids)[:, None])
