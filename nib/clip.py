@@ -91,8 +91,9 @@ class HookedCLIP:
         now = build_towers(self.model, self.tokenizer)
         parts = attrgetter("blocks", "norm", "projection", "head", "embeddings", "enter")
         pairs = [pair for old, new in zip((self.image, self.text), now) for pair in zip(parts(old), parts(new))]
-        modules = [pair for pair in pairs if isinstance(pair[1], nn.Module) and type(pair[1]) is not nn.Identity]
-        if any(old is not new for old, new in modules) or self.text.padding_id != now[1].padding_id:
+        modules = [pair for pair in pairs if isinstance(pair[1], nn.Module)]
+        same = (old is new or type(old) is type(new) is nn.Identity for old, new in modules)
+        if not all(same) or self.text.padding_id != now[1].padding_id:
             self.image, self.text = now
         changed = ["the model"] if {"get_image_features", "get_text_features"} & set(vars(self.model)) else []
         for name, tower in (("vision_model", now[0]), ("text_model", now[1])):
