@@ -1,8 +1,4 @@
-"""Read pairs and settings, and say what is wrong with them before any work.
-
-Exports `Batch`, `Pairs`, `Setting`, `read_batch`, `read_pairs`, `to_rows`, `column`, `check_settings` and
-`check_setting`.
-"""
+"""Read pairs and settings, and say what is wrong with them before any work."""
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -79,9 +75,8 @@ class Batch:
 
     def hash(self) -> str:
         """Hash the numbers that the results depend on."""
-        tensors = [*self.arguments(), *([] if self.masks is None else [self.masks, self.other_masks])]
-        tensors += self.absent or ()
-        return hash_all(*self.ids, *map(to_bytes, tensors))
+        tensors = [*self.arguments(), self.masks, self.other_masks, *(self.absent or ())]
+        return hash_all(*self.ids, *(to_bytes(tensor) for tensor in tensors if tensor is not None))
 
 
 def read_batch(
@@ -163,11 +158,7 @@ def read_mask(clip: HookedCLIP, pair: Mapping[str, Any], name: str, key: str) ->
 
 
 def read_pairs(clip: HookedCLIP, pairs: Pairs, truncate: bool = False) -> Batch:
-    """Read all pairs into one batch.
-
-    Raises:
-        ValueError: not one of the pictures can be read, or a bad caption.
-    """
+    """Read all pairs into one batch; a ValueError where not one of the pictures can be read, or of a bad caption."""
     pairs = to_rows(pairs)
     texts, ids = column(pairs, "text"), [str(value) for value in column(pairs, "id")]
     batch = read_batch(clip, pairs, range(len(ids)), ids, texts, truncate, False, [])
@@ -177,12 +168,7 @@ def read_pairs(clip: HookedCLIP, pairs: Pairs, truncate: bool = False) -> Batch:
 
 
 def to_rows(pairs: Pairs) -> Pairs:
-    """Return pairs as rows that can be read by number: a table or generator is made a list of them.
-
-    Raises:
-        TypeError: not pairs.
-        ValueError: columns that are not equally long.
-    """
+    """Return pairs as rows that can be read by number: a table or generator is made a list of them."""
     if hasattr(pairs, "column_names"):
         if not hasattr(pairs, "__len__"):
             raise TypeError(f"pairs must be read by number, got {type(pairs).__name__}: take a Dataset, or list(pairs)")
@@ -209,8 +195,7 @@ def column(pairs: Pairs, name: str, needed: Sequence[str] = ("id", "image", "tex
     if wrong := [row for row in rows if not isinstance(row, Mapping)]:
         raise TypeError(f"pairs must be a data set, a table or a list of mappings, got a row {shorten(wrong[0])}")
     names = [pairs.column_names] if is_table else rows
-    lacking = [each for each in names if not set(needed) <= set(each)]
-    if lacking:
+    if lacking := [each for each in names if not set(needed) <= set(each)]:
         named, found = " and ".join(", ".join(needed).rsplit(", ", 1)), ", ".join(sorted(map(str, lacking[0])))
         where = f" in row {names.index(lacking[0])}" if 0 < len(lacking) < len(names) else ""
         raise ValueError(f"pairs must have the columns {named}, got {found}{where}")
