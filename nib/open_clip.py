@@ -1,8 +1,8 @@
 """Read checkpoints of open_clip that have OpenAI's architecture, as the `CLIPModel` that they are.
 
-Exports `read_open_clip` and `CONFIG`. LAION's models come as a folder or hub id with an `open_clip_config.json`;
-RemoteCLIP and GeoRSCLIP publish a bare state dict, whose shapes say all but the activation. The weights are renamed and
-the fused query, key and value taken apart; not a number changes.
+LAION's models come as a folder or hub id with an `open_clip_config.json`; RemoteCLIP and GeoRSCLIP publish a bare state
+dict, whose shapes say all but the activation. Weights are renamed and the fused query, key and value taken apart; not a
+number changes.
 """
 
 import json
@@ -50,16 +50,13 @@ NAMES = {
 def read_open_clip(
     config: Path | None, weights: Path, quick_gelu: bool | None = None
 ) -> tuple[CLIPModel, CLIPImageProcessorPil]:
-    """Read a checkpoint.
+    """Read the model in float32, and its image processor.
 
     Args:
         config: the path of its `open_clip_config.json`; None for a bare state dict, whose shapes are read instead.
         weights: a safetensors file, or a PyTorch file that holds tensors alone.
         quick_gelu: whether the blocks' activation is OpenAI's x sigmoid(1.702 x). None for what the config says; a bare
             state dict does not say, and gets gelu, open_clip's own default, with a warning.
-
-    Returns:
-        The model in float32, and its image processor.
 
     Raises:
         ValueError: another architecture, weights that are missing or too many, or a file that holds more than tensors.
@@ -72,11 +69,12 @@ def read_open_clip(
     shape = _read_shape(state, weights)
     made, prepared = (_read_part(described, part, config) for part in ("model_cfg", "preprocess_cfg"))
     towers = {side: _read_part(made, f"{side}_cfg", config) for side in ("vision", "text")}
-    usual = HEADS.get(shape["vision_width"], HEAD) if config is None else HEAD
-    heads = {side: towers[side].get("head_width", usual if side == "vision" else HEAD) for side in towers}
-    for side, width in heads.items():
+    usual = {"vision": HEADS.get(shape["vision_width"], HEAD) if config is None else HEAD, "text": HEAD}
+    heads = {}
+    for side, tower in towers.items():
+        width = tower.get("head_width", usual[side])
         check_count(f"head_width of {side}_cfg", width)
-    heads = {side: max(1, shape[f"{side}_width"] // width) for side, width in heads.items()}
+        heads[side] = max(1, shape[f"{side}_width"] // width)
     heads["text"] = towers["text"].get("heads") or heads["text"]
     _check_architecture(made, towers, shape, heads, config or weights)
     if quick_gelu is None:
@@ -89,24 +87,21 @@ def read_open_clip(
                 f" heads: {heads} are taken; a folder with an {CONFIG} says both",
                 stacklevel=4,
             )
-    sides = {
-        side: dict(
-            hidden_size=width,
+    vision, text = (
+        dict(
+            hidden_size=shape[f"{side}_width"],
             intermediate_size=shape[f"{side}_mlp"],
             num_hidden_layers=shape[f"{side}_layers"],
             num_attention_heads=heads[side],
             hidden_act="quick_gelu" if quick_gelu else "gelu",
         )
-        for side, width in (("vision", shape["vision_width"]), ("text", shape["text_width"]))
-    }
-    sides["vision"] |= dict(image_size=shape["image_size"], patch_size=shape["patch_size"])
-    # open_clip pools the largest id, which transformers does where the end id is 2.
-    ids = dict(eos_token_id=2, bos_token_id=0, pad_token_id=0)
-    sides["text"] |= dict(max_position_embeddings=shape["context_length"], vocab_size=shape["vocab_size"], **ids)
-    configuration = CLIPConfig(
-        text_config=sides["text"], vision_config=sides["vision"], projection_dim=shape["embed_dim"]
+        for side in towers
     )
-    model = CLIPModel(configuration)
+    vision |= dict(image_size=shape["image_size"], patch_size=shape["patch_size"])
+    text |= dict(max_position_embeddings=shape["context_length"], vocab_size=shape["vocab_size"])
+    # open_clip pools the largest id, which transformers does where the end id is 2.
+    text |= dict(eos_token_id=2, bos_token_id=0, pad_token_id=0)
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=shape["embed_dim"]))
     _load(model, _rename(state), weights)
     return model, _make_processor(shape["image_size"], prepared)
 
@@ -116,10 +111,8 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".json":
         raise ValueError(f"{path} holds no weights: pass the folder that it lies in")
     try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        is_safe = path.suffix == ".safetensors"
+        state = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError) as error:
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
         raise ValueError(f"{path} must hold tensors alone, as safetensors or a PyTorch state dict: {reason}") from error
@@ -137,7 +130,6 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _read_shape(state: dict[str, Tensor], path: Path) -> dict[str, int]:
-    """Say what the shapes of the weights tell of the architecture."""
     needed = ("visual.conv1.weight", "visual.positional_embedding", "visual.proj", "token_embedding.weight",
               "positional_embedding", "text_projection", "visual.transformer.resblocks.0.mlp.c_fc.weight",
               "transformer.resblocks.0.mlp.c_fc.weight")  # fmt: skip
@@ -157,10 +149,8 @@ def _read_shape(state: dict[str, Tensor], path: Path) -> dict[str, int]:
     def count(prefix):
         return len({name.split(".")[prefix.count(".")] for name in state if name.startswith(prefix)})
 
-    (vision_width, _, patch, _), (places, _) = (
-        state["visual.conv1.weight"].shape,
-        state["visual.positional_embedding"].shape,
-    )
+    vision_width, _, patch, _ = state["visual.conv1.weight"].shape
+    places = len(state["visual.positional_embedding"])
     return {
         "vision_width": vision_width,
         "patch_size": patch,
