@@ -1,6 +1,5 @@
 """Read a model from a hub id, a folder or a file, or say what is wrong with it."""
 
-import json
 import pickle
 import warnings
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 from transformers.utils import cached_file
@@ -171,9 +170,8 @@ def _check_kinds(source: str, model: nn.Module) -> None:
     folder = Path(source) if Path(source).is_dir() else Path(cached_file(source, "config.json")).parent
     kinds: dict[str, str] = {}
     for path in folder.glob("model*.safetensors"):
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        kinds |= {name: entry["dtype"] for name, entry in header.items() if "dtype" in entry}
+        with safe_open(path, "pt") as file:
+            kinds |= {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     for path in [] if kinds else folder.glob("pytorch_model*.bin"):
         state = torch.load(path, map_location="meta", weights_only=True)
         if nested := [name for name, value in state.items() if not isinstance(value, torch.Tensor)]:

@@ -175,8 +175,7 @@ def _check_captions(rows: Dataset | list[dict], texts: list[str], path: Path) ->
             f"captions in {texts} of {str(path)!r} must be text, got lists written as text in rows {written[:10]} (from"
             f" 0), {shorten(columns[0][written[0]])}: .jsonl and .parquet hold lists, a CSV has columns caption_0, ..."
         )
-    empty = [number for number, values in enumerate(zip(*columns)) if not _to_text(values)["text"]]
-    if empty:
+    if empty := [number for number, values in enumerate(zip(*columns)) if not _to_text(values)["text"]]:
         raise ValueError(
             f"{len(empty)} of {len(rows)} captions in {texts} of {str(path)!r} are empty or no text:"
             f" rows {empty[:10]} (from 0)"
