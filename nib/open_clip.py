@@ -30,21 +30,22 @@ HEADS = {1280: 80, 1408: 88, 1664: 104}  # by the width of a picture tower: open
 PLAIN = {"pool_type": ("tok", "argmax"), "ls_init_value": (None,), "mlp_ratio": (4.0, 4), "proj_bias": (False,)}
 PLAIN |= dict.fromkeys(("attentional_pool", "no_ln_pre", "no_causal_mask", "embed_cls", "output_tokens"), (False, None))
 SHAPES = {"image_size", "layers", "width", "patch_size", "head_width", "context_length", "vocab_size", "heads"}
-BLOCK = {
-    "ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn.out_proj": "self_attn.out_proj", "mlp.c_fc": "mlp.fc1",
-    "mlp.c_proj": "mlp.fc2",
-}  # fmt: skip
-NAMES = {
-    "logit_scale": "logit_scale",
-    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
-    "positional_embedding": "text_model.embeddings.position_embedding.weight",
-    "ln_final": "text_model.final_layer_norm",
+NAMES = {  # replaced in this order
+    "visual.transformer.resblocks.": "vision_model.encoder.layers.",
     "visual.class_embedding": "vision_model.embeddings.class_embedding",
     "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
     "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
     "visual.ln_pre": "vision_model.pre_layrnorm",
     "visual.ln_post": "vision_model.post_layernorm",
+    "transformer.resblocks.": "text_model.encoder.layers.",
+    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+    "positional_embedding": "text_model.embeddings.position_embedding.weight",
+    "ln_final": "text_model.final_layer_norm",
 }
+BLOCK = {
+    ".ln_1.": ".layer_norm1.", ".ln_2.": ".layer_norm2.", ".attn.out_proj.": ".self_attn.out_proj.",
+    ".attn.in_proj_": ".self_attn.in_proj_", ".mlp.c_fc.": ".mlp.fc1.", ".mlp.c_proj.": ".mlp.fc2.",
+}  # fmt: skip
 
 
 def read_open_clip(
@@ -197,22 +198,17 @@ def _rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Name the weights as `CLIPModel` does; what has no name there keeps its own."""
     renamed = {}
     for name, value in state.items():
-        stem, _, last = name.rpartition(".")
+        for old, new in NAMES.items():
+            name = name.replace(old, new)
+        for old, new in BLOCK.items() if ".encoder.layers." in name else ():
+            name = name.replace(old, new)
         if name in ("visual.proj", "text_projection"):
             renamed["visual_projection.weight" if name == "visual.proj" else "text_projection.weight"] = value.T
-        elif ".resblocks." in f".{name}":
-            tower = "vision_model" if name.startswith("visual.") else "text_model"
-            number, _, part = name.split("resblocks.")[1].partition(".")
-            block = f"{tower}.encoder.layers.{number}"
-            if part.startswith("attn.in_proj_"):
-                kind = part.removeprefix("attn.in_proj_")
-                for letter, piece in zip("qkv", value.chunk(3)):
-                    renamed[f"{block}.self_attn.{letter}_proj.{kind}"] = piece
-            else:
-                inner = part.rpartition(".")[0]
-                renamed[f"{block}.{BLOCK.get(inner, inner)}.{last}"] = value
+        elif ".self_attn.in_proj_" in name:
+            for letter, piece in zip("qkv", value.chunk(3)):
+                renamed[name.replace("in_proj_", f"{letter}_proj.")] = piece
         else:
-            renamed[NAMES.get(name) or f"{NAMES.get(stem, stem)}.{last}"] = value
+            renamed[name] = value
     return renamed
 
 

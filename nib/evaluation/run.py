@@ -85,13 +85,13 @@ def evaluate(
     batch_size = int(batch_size)
     index, n_shards = _check_shard(shard)
     pairs = to_rows(pairs)
-    texts, ids = column(pairs, "text"), _read_ids(pairs)
-    to_tokens(clip, texts, truncate)  # a bad caption is found before any work
-    absent = None
+    columns = {"text": column(pairs, "text"), "id": _read_ids(pairs)}
+    ids = columns["id"]
+    to_tokens(clip, columns["text"], truncate)  # a bad caption is found before any work
     needs = {METRICS[name].needs for name in metrics}
     if "absent" in needs:
-        absent = column(pairs, "absent", needed=("absent",))
-        for key, text in zip(ids, absent):
+        columns["absent"] = column(pairs, "absent", needed=("absent",))
+        for key, text in zip(ids, columns["absent"]):
             with name_place(f"absent of pair {key!r}", len(ids) + 1):
                 to_tokens(clip, [text], truncate)
     parts = None if output is None else Parts(to_path("output", output), clip)
@@ -103,7 +103,8 @@ def evaluate(
     with tqdm(total=len(starts) * len(settings), unit="batch", delay=3, disable=not progress) as bar:
         for start in starts:
             rows = range(len(ids))[start : start + batch_size]
-            batch = read_batch(clip, pairs, rows, ids, texts, truncate, with_masks, skipped, absent)
+            batch, lost = read_batch(clip, pairs, columns, rows, truncate, with_masks)
+            skipped += lost
             for setting, found in zip(settings, tables):
                 bar.set_description(setting["method"], refresh=False)
                 if batch is not None:
