@@ -12,7 +12,6 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -134,25 +133,18 @@ def _check_suffix(clip: HookedCLIP, inputs: Inputs) -> Found:
             yield f"{side}: cut before block {layer} and joined, relative error", error.max(), EXACT
 
 
-@contextmanager
-def _narrow(tower: Tower, layer: int, node: float) -> Iterator[list[Tensor]]:
-    """Multiply what enters a block by `node`, in the model's own forward; the list gets z and then node z."""
-    kept: list[Tensor] = []
-
-    def narrow(module, args, kwargs):
-        z = args[0] if args else kwargs["hidden_states"]
-        kept.extend((z.detach(), (node * z.detach()).requires_grad_()))
-        return ((kept[1], *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": kept[1]})
-
-    with tower.blocks[layer].register_forward_pre_hook(narrow, with_kwargs=True):
-        yield kept
-
-
 def integrate_plainly(tower: Tower, inputs, mask, targets, layer: int, n_steps: int) -> Tensor:
     """Sum z . dF(lambda z) over right Riemann nodes by autograd in the model's own forward: (batch, tokens)."""
     total = torch.zeros((), dtype=targets.dtype, device=targets.device)
     for step in range(1, n_steps + 1):
-        with _narrow(tower, layer, step / n_steps) as kept, torch.enable_grad():
+        kept: list[Tensor] = []  # z and lambda z
+
+        def narrow(module, args, kwargs, kept=kept, node=step / n_steps):
+            z = args[0] if args else kwargs["hidden_states"]
+            kept.extend((z.detach(), (node * z.detach()).requires_grad_()))
+            return ((kept[1], *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": kept[1]})
+
+        with tower.blocks[layer].register_forward_pre_hook(narrow, with_kwargs=True), torch.enable_grad():
             similarity = cosine_similarity(tower.embed(inputs, mask), targets)
         (gradient,) = torch.autograd.grad(similarity.sum(), kept[1])
         total = total + (kept[0] * gradient).sum(-1) / n_steps

@@ -133,10 +133,7 @@ def _sample_stream(name: str, rows: IterableDataset, convert: Callable[[dict], d
 
 def _spread(labels: Sequence[int], limit: int | None, seed: int) -> Iterator[tuple[list[int], int]]:
     """Return the rows of each class in their order and how many to take of them, `PER_CLASS` or fewer."""
-    members: dict[int, list[int]] = {}
-    for number, label in enumerate(labels):
-        members.setdefault(label, []).append(number)
-    rows = [members[label] for label in sorted(members)]
+    rows = [np.flatnonzero(np.equal(labels, label)).tolist() for label in np.unique(labels)]
     places = np.repeat(np.arange(len(rows)), [min(len(row), PER_CLASS) for row in rows])
     if limit is not None and limit > len(places):
         raise ValueError(f"limit must be at most {len(places)}, {PER_CLASS} rows a class of {len(rows)}, got {limit}")
