@@ -1,9 +1,5 @@
-"""Read a model from a hub id, a folder or a file, or say what is wrong with it.
+"""Read a model from a hub id, a folder or a file, or say what is wrong with it."""
 
-Exports `load` and `EMBEDDED`, the folder of the embedded model.
-"""
-
-import json
 import pickle
 import warnings
 from collections.abc import Iterator
@@ -12,7 +8,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 from transformers.utils import cached_file
@@ -63,10 +59,11 @@ def load(
     if quick_gelu is not None:
         check_flag("quick_gelu", quick_gelu)
     source = find_model(EMBEDDED if name is None else name)
+    is_file = Path(source).is_file()
     processor = None if processor is None else find_model(processor)
     if processor is not None and Path(processor).is_file():
         raise ValueError(f"processor must be a hub id or a folder, got the file {processor!r}")
-    config = None if Path(source).is_file() else _find(source, "config.json")
+    config = None if is_file else _find(source, "config.json")
     if config is not None and quick_gelu is not None:
         raise ValueError(f"quick_gelu is for weights of open_clip, and the config of {source!r} says its activation")
     with torch.inference_mode(False):  # weights that were made inside could not be differentiated through
@@ -78,12 +75,12 @@ def load(
         model = model.to(device, dtype)
     if broken := [key for key, value in model.named_parameters() if not value.isfinite().all()]:
         raise ValueError(f"the weights of {source!r} must be finite, got NaN or infinity in {', '.join(broken[:3])}")
-    tokenizer = None
-    if not Path(source).is_file():
-        tokenizer = _load_or_none(AutoTokenizer, source, "tokenizer.json", "vocab.json", quiet=processor is not None)
+    tokenizer, quiet = None, processor is not None
+    if not is_file:
+        tokenizer = _load_or_none(AutoTokenizer, source, quiet, "tokenizer.json", "vocab.json")
         if image_processor is None:
             image_processor = _load_or_none(
-                AutoImageProcessor, source, "preprocessor_config.json", quiet=processor is not None, backend="pil"
+                AutoImageProcessor, source, quiet, "preprocessor_config.json", backend="pil"
             )
     if processor is not None:
         try:
@@ -93,7 +90,7 @@ def load(
         except ValueError as error:
             lacking = "image processor" if tokenizer else "tokenizer"
             raise ValueError(f"processor {processor!r} holds no {lacking} that can be read: {error}") from error
-    elif tokenizer is None and Path(source).is_file():
+    elif is_file:
         warnings.warn(
             f"{source!r} has no tokenizer: pass processor=, or only token ids will be understood", stacklevel=2
         )
@@ -107,11 +104,7 @@ def load(
 
 
 def _find(source: str, file: str) -> str | None:
-    """Return the path of a file of a folder or hub id, or None where it has no such file.
-
-    Raises:
-        FileNotFoundError: the source itself cannot be had.
-    """
+    """Return the path of a file of a folder or hub id, or None where it has no such file."""
     try:
         if Path(source).is_dir():
             path = Path(source) / file
@@ -133,7 +126,6 @@ BROKEN += (pickle.UnpicklingError, SafetensorError, StrictDataclassError)
 
 @contextmanager
 def _reading(source: str) -> Iterator[None]:
-    """Say of which model the files cannot be read, and why."""
     try:
         yield
     except FileNotFoundError:
@@ -156,8 +148,8 @@ def _read_transformers(source: str, dtype: torch.dtype, strict: bool) -> nn.Modu
             f"model_type must be one of {sorted(FAMILIES)}, got {config.model_type!r} in {source!r}: a dual encoder of"
             " two transformers is needed (ALIGN's convolutions, fused encoders and decoders have no place to cut)"
         )
-    kinds = [kind for kind in ("model.safetensors", "pytorch_model.bin") if (Path(source) / kind).exists()]
-    if len(kinds) == 2:
+    kinds = "model.safetensors", "pytorch_model.bin"
+    if all((Path(source) / kind).exists() for kind in kinds):
         warnings.warn(f"{source!r} holds two kinds of weights: {kinds[0]} is read, {kinds[1]} is not", stacklevel=3)
     options = dict(dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True)
     model, found = AutoModel.from_pretrained(source, **options)
@@ -178,9 +170,8 @@ def _check_kinds(source: str, model: nn.Module) -> None:
     folder = Path(source) if Path(source).is_dir() else Path(cached_file(source, "config.json")).parent
     kinds: dict[str, str] = {}
     for path in folder.glob("model*.safetensors"):
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        kinds |= {name: entry["dtype"] for name, entry in header.items() if "dtype" in entry}
+        with safe_open(path, "pt") as file:
+            kinds |= {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     for path in [] if kinds else folder.glob("pytorch_model*.bin"):
         state = torch.load(path, map_location="meta", weights_only=True)
         if nested := [name for name, value in state.items() if not isinstance(value, torch.Tensor)]:
@@ -223,7 +214,7 @@ def _parse_device(device: str | torch.device | None) -> torch.device:
     return found
 
 
-def _load_or_none(loader, source: str, *files: str, quiet: bool = False, **options):
+def _load_or_none(loader, source: str, quiet: bool, *files: str, **options):
     """Load a processor; a model without one still loads, and says what it then understands."""
     folder = Path(source)
     if not folder.is_dir() or any((folder / file).exists() for file in files):

@@ -1,7 +1,4 @@
-"""Write files that are whole or not there, and say what is no path.
-
-Exports `to_path`, `make_folder`, `check_file`, `write_whole`, `choose_quoting`, `name_index` and `write_csv`.
-"""
+"""Write files that are whole or not there, and say what is no path."""
 
 import csv
 import os

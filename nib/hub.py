@@ -1,7 +1,4 @@
-"""Find a model on the hub or in its cache.
-
-Exports `find_model`, and `UNREACHABLE`, what its clients raise when there is no network.
-"""
+"""Find a model on the hub or in its cache."""
 
 import os
 from pathlib import Path
@@ -12,7 +9,7 @@ from huggingface_hub.utils import httpx
 
 from nib.checks import shorten
 
-UNREACHABLE = (ConnectionError, httpx.TransportError, LocalEntryNotFoundError)
+UNREACHABLE = (ConnectionError, httpx.TransportError, LocalEntryNotFoundError)  # what is raised without a network
 SECONDS = 10  # until the hub must have answered
 
 
@@ -20,10 +17,6 @@ def find_model(name: str | Path) -> str:
     """Return a path that is there, or a hub id as it is, or the folder of the cache where the hub cannot be reached.
 
     It asks once. The loaders of transformers would ask for each file six times, for two minutes in all.
-
-    Raises:
-        FileNotFoundError: the hub cannot be reached, and its cache does not hold the model, or it is no path and no id.
-        TypeError: the name is neither a str nor a path.
     """
     if not isinstance(name, (str, Path)):
         raise TypeError(f"a model's name must be a str or a Path, got {type(name).__name__}")

@@ -1,8 +1,8 @@
 """Read checkpoints of open_clip that have OpenAI's architecture, as the `CLIPModel` that they are.
 
-Exports `read_open_clip` and `CONFIG`. LAION's models come as a folder or hub id with an `open_clip_config.json`;
-RemoteCLIP and GeoRSCLIP publish a bare state dict, whose shapes say all but the activation. The weights are renamed and
-the fused query, key and value taken apart; not a number changes.
+LAION's models come as a folder or hub id with an `open_clip_config.json`; RemoteCLIP and GeoRSCLIP publish a bare state
+dict, whose shapes say all but the activation. Weights are renamed and the fused query, key and value taken apart; not a
+number changes.
 """
 
 import json
@@ -30,36 +30,34 @@ HEADS = {1280: 80, 1408: 88, 1664: 104}  # by the width of a picture tower: open
 PLAIN = {"pool_type": ("tok", "argmax"), "ls_init_value": (None,), "mlp_ratio": (4.0, 4), "proj_bias": (False,)}
 PLAIN |= dict.fromkeys(("attentional_pool", "no_ln_pre", "no_causal_mask", "embed_cls", "output_tokens"), (False, None))
 SHAPES = {"image_size", "layers", "width", "patch_size", "head_width", "context_length", "vocab_size", "heads"}
-BLOCK = {
-    "ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn.out_proj": "self_attn.out_proj", "mlp.c_fc": "mlp.fc1",
-    "mlp.c_proj": "mlp.fc2",
-}  # fmt: skip
-NAMES = {
-    "logit_scale": "logit_scale",
-    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
-    "positional_embedding": "text_model.embeddings.position_embedding.weight",
-    "ln_final": "text_model.final_layer_norm",
+NAMES = {  # replaced in this order
+    "visual.transformer.resblocks.": "vision_model.encoder.layers.",
     "visual.class_embedding": "vision_model.embeddings.class_embedding",
     "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
     "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
     "visual.ln_pre": "vision_model.pre_layrnorm",
     "visual.ln_post": "vision_model.post_layernorm",
+    "transformer.resblocks.": "text_model.encoder.layers.",
+    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+    "positional_embedding": "text_model.embeddings.position_embedding.weight",
+    "ln_final": "text_model.final_layer_norm",
 }
+BLOCK = {
+    ".ln_1.": ".layer_norm1.", ".ln_2.": ".layer_norm2.", ".attn.out_proj.": ".self_attn.out_proj.",
+    ".attn.in_proj_": ".self_attn.in_proj_", ".mlp.c_fc.": ".mlp.fc1.", ".mlp.c_proj.": ".mlp.fc2.",
+}  # fmt: skip
 
 
 def read_open_clip(
     config: Path | None, weights: Path, quick_gelu: bool | None = None
 ) -> tuple[CLIPModel, CLIPImageProcessorPil]:
-    """Read a checkpoint.
+    """Read the model in float32, and its image processor.
 
     Args:
         config: the path of its `open_clip_config.json`; None for a bare state dict, whose shapes are read instead.
         weights: a safetensors file, or a PyTorch file that holds tensors alone.
         quick_gelu: whether the blocks' activation is OpenAI's x sigmoid(1.702 x). None for what the config says; a bare
             state dict does not say, and gets gelu, open_clip's own default, with a warning.
-
-    Returns:
-        The model in float32, and its image processor.
 
     Raises:
         ValueError: another architecture, weights that are missing or too many, or a file that holds more than tensors.
@@ -72,11 +70,12 @@ def read_open_clip(
     shape = _read_shape(state, weights)
     made, prepared = (_read_part(described, part, config) for part in ("model_cfg", "preprocess_cfg"))
     towers = {side: _read_part(made, f"{side}_cfg", config) for side in ("vision", "text")}
-    usual = HEADS.get(shape["vision_width"], HEAD) if config is None else HEAD
-    heads = {side: towers[side].get("head_width", usual if side == "vision" else HEAD) for side in towers}
-    for side, width in heads.items():
+    usual = {"vision": HEADS.get(shape["vision_width"], HEAD) if config is None else HEAD, "text": HEAD}
+    heads = {}
+    for side, tower in towers.items():
+        width = tower.get("head_width", usual[side])
         check_count(f"head_width of {side}_cfg", width)
-    heads = {side: max(1, shape[f"{side}_width"] // width) for side, width in heads.items()}
+        heads[side] = max(1, shape[f"{side}_width"] // width)
     heads["text"] = towers["text"].get("heads") or heads["text"]
     _check_architecture(made, towers, shape, heads, config or weights)
     if quick_gelu is None:
@@ -89,24 +88,21 @@ def read_open_clip(
                 f" heads: {heads} are taken; a folder with an {CONFIG} says both",
                 stacklevel=4,
             )
-    sides = {
-        side: dict(
-            hidden_size=width,
+    vision, text = (
+        dict(
+            hidden_size=shape[f"{side}_width"],
             intermediate_size=shape[f"{side}_mlp"],
             num_hidden_layers=shape[f"{side}_layers"],
             num_attention_heads=heads[side],
             hidden_act="quick_gelu" if quick_gelu else "gelu",
         )
-        for side, width in (("vision", shape["vision_width"]), ("text", shape["text_width"]))
-    }
-    sides["vision"] |= dict(image_size=shape["image_size"], patch_size=shape["patch_size"])
-    # open_clip pools the largest id, which transformers does where the end id is 2.
-    ids = dict(eos_token_id=2, bos_token_id=0, pad_token_id=0)
-    sides["text"] |= dict(max_position_embeddings=shape["context_length"], vocab_size=shape["vocab_size"], **ids)
-    configuration = CLIPConfig(
-        text_config=sides["text"], vision_config=sides["vision"], projection_dim=shape["embed_dim"]
+        for side in towers
     )
-    model = CLIPModel(configuration)
+    vision |= dict(image_size=shape["image_size"], patch_size=shape["patch_size"])
+    text |= dict(max_position_embeddings=shape["context_length"], vocab_size=shape["vocab_size"])
+    # open_clip pools the largest id, which transformers does where the end id is 2.
+    text |= dict(eos_token_id=2, bos_token_id=0, pad_token_id=0)
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=shape["embed_dim"]))
     _load(model, _rename(state), weights)
     return model, _make_processor(shape["image_size"], prepared)
 
@@ -116,10 +112,8 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".json":
         raise ValueError(f"{path} holds no weights: pass the folder that it lies in")
     try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        is_safe = path.suffix == ".safetensors"
+        state = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError) as error:
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
         raise ValueError(f"{path} must hold tensors alone, as safetensors or a PyTorch state dict: {reason}") from error
@@ -137,7 +131,6 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _read_shape(state: dict[str, Tensor], path: Path) -> dict[str, int]:
-    """Say what the shapes of the weights tell of the architecture."""
     needed = ("visual.conv1.weight", "visual.positional_embedding", "visual.proj", "token_embedding.weight",
               "positional_embedding", "text_projection", "visual.transformer.resblocks.0.mlp.c_fc.weight",
               "transformer.resblocks.0.mlp.c_fc.weight")  # fmt: skip
@@ -157,10 +150,8 @@ def _read_shape(state: dict[str, Tensor], path: Path) -> dict[str, int]:
     def count(prefix):
         return len({name.split(".")[prefix.count(".")] for name in state if name.startswith(prefix)})
 
-    (vision_width, _, patch, _), (places, _) = (
-        state["visual.conv1.weight"].shape,
-        state["visual.positional_embedding"].shape,
-    )
+    vision_width, _, patch, _ = state["visual.conv1.weight"].shape
+    places = len(state["visual.positional_embedding"])
     return {
         "vision_width": vision_width,
         "patch_size": patch,
@@ -207,22 +198,17 @@ def _rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Name the weights as `CLIPModel` does; what has no name there keeps its own."""
     renamed = {}
     for name, value in state.items():
-        stem, _, last = name.rpartition(".")
+        for old, new in NAMES.items():
+            name = name.replace(old, new)
+        for old, new in BLOCK.items() if ".encoder.layers." in name else ():
+            name = name.replace(old, new)
         if name in ("visual.proj", "text_projection"):
             renamed["visual_projection.weight" if name == "visual.proj" else "text_projection.weight"] = value.T
-        elif ".resblocks." in f".{name}":
-            tower = "vision_model" if name.startswith("visual.") else "text_model"
-            number, _, part = name.split("resblocks.")[1].partition(".")
-            block = f"{tower}.encoder.layers.{number}"
-            if part.startswith("attn.in_proj_"):
-                kind = part.removeprefix("attn.in_proj_")
-                for letter, piece in zip("qkv", value.chunk(3)):
-                    renamed[f"{block}.self_attn.{letter}_proj.{kind}"] = piece
-            else:
-                inner = part.rpartition(".")[0]
-                renamed[f"{block}.{BLOCK.get(inner, inner)}.{last}"] = value
+        elif ".self_attn.in_proj_" in name:
+            for letter, piece in zip("qkv", value.chunk(3)):
+                renamed[name.replace("in_proj_", f"{letter}_proj.")] = piece
         else:
-            renamed[NAMES.get(name) or f"{NAMES.get(stem, stem)}.{last}"] = value
+            renamed[name] = value
     return renamed
 
 

@@ -4,15 +4,14 @@
     python -m nib.verify google/siglip2-base-patch16-224 --image photo.jpg --text "a red car"
     python -m nib.verify path/to/model --json
 
-Exports `verify` and `integrate_plainly`. The exit code is 1 when a check fails. Sums are compared in float64.
+The exit code is 1 when a check fails.
 """
 
 import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +29,8 @@ from nib.towers import Tower
 EXACT = 1e-8  # in cosine units, float64
 CAPTUM = 1e-6  # captum keeps its nodes in float32
 CAPTIONS = ["a dog next to a dog on the grass", "a cat", "a red bus in the snow"]
+Inputs = tuple[Tensor, Tensor, Tensor]  # pixel values, token ids and their mask
+Found = Iterator[tuple[str, float, float]]  # what is checked, the value measured and its limit
 
 
 def verify(clip: HookedCLIP, picture=None, text: str | None = None, n_steps: int = 10) -> list[dict]:
@@ -54,46 +55,44 @@ def verify(clip: HookedCLIP, picture=None, text: str | None = None, n_steps: int
     training = [module for module in clip.model.modules() if module.training]
     clip.model.eval()
     with torch.inference_mode(False), torch.enable_grad():
-        rows = _run_checks(clip, picture, text, n_steps)
+        found = list(_run_checks(clip, picture, text, n_steps))
     for module in training:
         module.training = True
-    return rows
+    return [
+        {"check": check, "value": float(value), "limit": limit, "passed": bool(value <= limit)}
+        for check, value, limit in found
+    ]
 
 
-def _run_checks(clip: HookedCLIP, picture, text: str | None, n_steps: int) -> list[dict]:
+def _run_checks(clip: HookedCLIP, picture, text: str | None, n_steps: int) -> Found:
     before = {name: value.clone() for name, value in clip.model.state_dict().items()}
-    rows, dtype, hooks = [], clip.dtype, _count_hooks(clip)
-
-    def add(check: str, value: float, limit: float) -> None:
-        rows.append({"check": check, "value": float(value), "limit": limit, "passed": bool(value <= limit)})
-
+    dtype, hooks = clip.dtype, _count_hooks(clip)
     clip.model.double()
     try:
-        pixel_values, input_ids, attention_mask = _make_inputs(clip, picture, text)
-        _check_suffix(clip, pixel_values, input_ids, attention_mask, add)
-        _check_integral(clip, pixel_values, input_ids, attention_mask, n_steps, add)
-        _check_batches(clip, pixel_values, input_ids, attention_mask, add)
-        _check_completeness(clip, pixel_values, input_ids, attention_mask, add)
+        inputs = _make_inputs(clip, picture, text)
+        yield from _check_suffix(clip, inputs)
+        yield from _check_integral(clip, inputs, n_steps)
+        yield from _check_batches(clip, *inputs)
+        yield from _check_completeness(clip, inputs)
     finally:
         clip.model.to(dtype)
     after = clip.model.state_dict()
     same = (after[name].dtype == value.dtype and torch.equal(after[name], value) for name, value in before.items())
-    add("weights changed", sum(not each for each in same), 0)
-    add("hooks left behind", _count_hooks(clip) - hooks, 0)
-    inputs = pixel_values[:1].to(dtype), input_ids[:1], attention_mask[:1]
-    nib.METHODS["nib"](clip, *inputs, n_steps=n_steps)
-    started = time.perf_counter()
-    nib.METHODS["nib"](clip, *inputs, n_steps=n_steps)
-    add(f"seconds a pair, {str(dtype).removeprefix('torch.')}", time.perf_counter() - started, float("inf"))
-    return rows
+    yield "weights changed", sum(not each for each in same), 0
+    yield "hooks left behind", _count_hooks(clip) - hooks, 0
+    pixel_values, *caption = (values[:1] for values in inputs)
+    for _ in range(2):  # the first call warms up
+        started = time.perf_counter()
+        nib.METHODS["nib"](clip, pixel_values.to(dtype), *caption, n_steps=n_steps)
+    yield f"seconds a pair, {str(dtype).removeprefix('torch.')}", time.perf_counter() - started, float("inf")
 
 
 def _count_hooks(clip: HookedCLIP) -> int:
     return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in clip.model.modules())
 
 
-def _make_inputs(clip: HookedCLIP, picture, text: str | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return three pairs: pictures, token ids and their mask."""
+def _make_inputs(clip: HookedCLIP, picture, text: str | None) -> Inputs:
+    """Return three pairs."""
     if picture is not None:
         pixel_values = to_pixel_values(clip, picture).expand(3, -1, -1, -1)
     else:
@@ -118,70 +117,59 @@ def _make_inputs(clip: HookedCLIP, picture, text: str | None) -> tuple[Tensor, T
     return pixel_values, input_ids, attention_mask
 
 
-def _sides(clip: HookedCLIP, pixel_values, input_ids, attention_mask) -> Iterator[tuple]:
+def _sides(clip: HookedCLIP, inputs: Inputs) -> list[tuple]:
     """Name each side, and give its tower, inputs and mask."""
-    yield "picture", clip.image, pixel_values, None
-    yield "text", clip.text, input_ids, attention_mask
+    return [("picture", clip.image, inputs[0], None), ("text", clip.text, *inputs[1:])]
 
 
-def _check_suffix(clip, pixel_values, input_ids, attention_mask, add: Callable) -> None:
+def _check_suffix(clip: HookedCLIP, inputs: Inputs) -> Found:
     """The tower, cut and joined, is the model's own forward, at several layers."""
-    for side, tower, inputs, mask in _sides(clip, pixel_values, input_ids, attention_mask):
-        own = tower.embed(inputs, mask)
+    for side, tower, values, mask in _sides(clip, inputs):
+        own = tower.embed(values, mask)
         blocks = len(tower.blocks)
         for layer in sorted({0, blocks // 2, tower.default_layer, blocks - 1, blocks}):
-            split = tower.split(inputs, layer, mask)
+            split = tower.split(values, layer, mask)
             error = (split(split.hidden_states) - own).norm(dim=-1) / own.norm(dim=-1)
-            add(f"{side}: cut before block {layer} and joined, relative error", error.max(), EXACT)
-
-
-@contextmanager
-def _narrow(tower: Tower, layer: int, node: float) -> Iterator[list[Tensor]]:
-    """Multiply what enters a block by `node`, in the model's own forward; the list gets z and then node z."""
-    kept: list[Tensor] = []
-
-    def narrow(module, args, kwargs):
-        z = args[0] if args else kwargs["hidden_states"]
-        kept.extend((z.detach(), (node * z.detach()).requires_grad_()))
-        return ((kept[1], *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": kept[1]})
-
-    handle = tower.blocks[layer].register_forward_pre_hook(narrow, with_kwargs=True)
-    try:
-        yield kept
-    finally:
-        handle.remove()
+            yield f"{side}: cut before block {layer} and joined, relative error", error.max(), EXACT
 
 
 def integrate_plainly(tower: Tower, inputs, mask, targets, layer: int, n_steps: int) -> Tensor:
     """Sum z . dF(lambda z) over right Riemann nodes by autograd in the model's own forward: (batch, tokens)."""
     total = torch.zeros((), dtype=targets.dtype, device=targets.device)
     for step in range(1, n_steps + 1):
-        with _narrow(tower, layer, step / n_steps) as kept, torch.enable_grad():
+        kept: list[Tensor] = []  # z and lambda z
+
+        def narrow(module, args, kwargs, kept=kept, node=step / n_steps):
+            z = args[0] if args else kwargs["hidden_states"]
+            kept.extend((z.detach(), (node * z.detach()).requires_grad_()))
+            return ((kept[1], *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": kept[1]})
+
+        with tower.blocks[layer].register_forward_pre_hook(narrow, with_kwargs=True), torch.enable_grad():
             similarity = cosine_similarity(tower.embed(inputs, mask), targets)
         (gradient,) = torch.autograd.grad(similarity.sum(), kept[1])
         total = total + (kept[0] * gradient).sum(-1) / n_steps
     return total
 
 
-def _check_integral(clip, pixel_values, input_ids, attention_mask, n_steps: int, add: Callable) -> None:
+def _check_integral(clip: HookedCLIP, inputs: Inputs, n_steps: int) -> Found:
     """NIB is captum's integrated gradients on the suffix, and a sum in the model's own forward without any suffix."""
     from captum.attr import IntegratedGradients  # takes a second, which `import nib` should not
 
-    embeds = {"picture": clip.image.embed(pixel_values), "text": clip.text.embed(input_ids, attention_mask)}
-    for side, tower, inputs, mask in _sides(clip, pixel_values, input_ids, attention_mask):
-        targets = embeds["text" if side == "picture" else "picture"]
-        split = tower.split(inputs, None, mask)
+    sides = _sides(clip, inputs)
+    embeds = [tower.embed(values, mask) for _, tower, values, mask in sides]
+    for (side, tower, values, mask), targets in zip(sides, reversed(embeds)):
+        split = tower.split(values, None, mask)
         found, _ = integrate(split, targets[:, None], n_steps)
-        plain = integrate_plainly(tower, inputs, mask, targets, split.layer, n_steps)
-        add(f"{side}: NIB less a hook in the model's own forward, largest", (found[:, 0] - plain).abs().max(), EXACT)
+        plain = integrate_plainly(tower, values, mask, targets, split.layer, n_steps)
+        yield f"{side}: NIB less a hook in the model's own forward, largest", (found[:, 0] - plain).abs().max(), EXACT
         one, goal = split[:1], targets[:1]
         explain = IntegratedGradients(lambda z, one=one, goal=goal: cosine_similarity(one(z), goal.expand(len(z), -1)))
         rule = dict(baselines=0.0, method="riemann_right", n_steps=n_steps, internal_batch_size=n_steps)
         by_captum = explain.attribute(one.hidden_states, **rule).sum(-1)
-        add(f"{side}: NIB less captum's integrated gradients, largest", (found[:1, 0] - by_captum).abs().max(), CAPTUM)
+        yield f"{side}: NIB less captum's integrated gradients, largest", (found[:1, 0] - by_captum).abs().max(), CAPTUM
 
 
-def _check_batches(clip, pixel_values, input_ids, attention_mask, add: Callable) -> None:
+def _check_batches(clip: HookedCLIP, pixel_values, input_ids, attention_mask) -> Found:
     """A batch gives what single pairs give, and padding changes nothing, unless the model sees it."""
     explain = nib.METHODS["nib"]
     together = explain(clip, pixel_values, input_ids, attention_mask, n_steps=3)
@@ -192,23 +180,20 @@ def _check_batches(clip, pixel_values, input_ids, attention_mask, add: Callable)
         single = explain(clip, pixel_values[own], input_ids[own, :length], attention_mask[own, :length], n_steps=3)
         error = max(error, float((single.image - together.image[own]).abs().max()))
         padding = max(padding, float((single.text - together.text[own, :length]).abs().max()))
-    add("a batch less single pairs, picture, largest", error, EXACT)
+    yield "a batch less single pairs, picture, largest", error, EXACT
+    what = "padded captions less captions without padding, largest"
     if clip.text.sees_padding:
-        add("a batch less single pairs, text (the model sees its padding, and it has scores), largest", padding, EXACT)
-    else:
-        add("padded captions less captions without padding, largest", padding, EXACT)
+        what = "a batch less single pairs, text (the model sees its padding, and it has scores), largest"
+    yield what, padding, EXACT
 
 
-def _check_completeness(clip, pixel_values, input_ids, attention_mask, add: Callable) -> None:
+def _check_completeness(clip: HookedCLIP, inputs: Inputs) -> Found:
     """The gap of Theorem 3 falls where more nodes look at the path."""
-    for side in ("image", "text"):
-        gaps = []
-        for n_steps in (8, 256):
-            options = dict(n_steps=n_steps, quadrature="gausslegendre", lambda_min=0.1)
-            scores = nib.METHODS["nib"](clip, pixel_values, input_ids, attention_mask, **options)
-            gaps.append(float(getattr(scores, f"{side}_gap").abs().max()))
-        name = "picture" if side == "image" else side
-        add(f"{name}: gap on [0.1, 1] with 256 nodes", gaps[1], max(1e-6, 0.5 * gaps[0]))
+    options = dict(quadrature="gausslegendre", lambda_min=0.1)
+    few, many = (nib.METHODS["nib"](clip, *inputs, n_steps=n_steps, **options) for n_steps in (8, 256))
+    for side, name in (("image_gap", "picture"), ("text_gap", "text")):
+        before, after = (float(getattr(scores, side).abs().max()) for scores in (few, many))
+        yield f"{name}: gap on [0.1, 1] with 256 nodes", after, max(1e-6, 0.5 * before)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -228,18 +213,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     if args.json:
-        numbers = [{name: _to_json(value) for name, value in row.items()} for row in rows]
-        print(json.dumps(numbers, indent=1, allow_nan=False))
+        for row in rows:  # JSON holds no NaN and no infinity
+            row |= {name: row[name] if np.isfinite(row[name]) else None for name in ("value", "limit")}
+        print(json.dumps(rows, indent=1, allow_nan=False))
     else:
         for row in rows:
             limit = "" if np.isinf(row["limit"]) else f"(at most {row['limit']:.1e})"
             print(f"{'ok  ' if row['passed'] else 'FAIL'}  {row['check']:90} {row['value']:.2e} {limit}")
     return int(not all(row["passed"] for row in rows))
-
-
-def _to_json(value):
-    """Return a value that JSON holds: null for NaN and infinity."""
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 if __name__ == "__main__":

@@ -1,8 +1,4 @@
-"""Read image-text pairs from every source in one schema.
-
-Exports `load`, `best_captions`, `save_ids`, `object_prompts`, `with_article`, and the names of the
-sources: `NAMES` (embedded) and `SOURCES` (public).
-"""
+"""Read image-text pairs from every source in one schema."""
 
 import os
 import warnings
@@ -16,9 +12,11 @@ from nib.datasets.captions import best_captions, read_ids, replace_texts, save_i
 from nib.datasets.embedded import NAMES, SCENES, load_embedded, object_prompts, with_article
 from nib.datasets.own import load_own
 from nib.datasets.public import SOURCES, load_public
+from nib.datasets.rows import Choice
 from nib.files import to_path
 
 __all__ = ["NAMES", "SCENES", "SOURCES", "best_captions", "load", "object_prompts", "save_ids", "with_article"]
+OPTIONS = {"embedded": [], "public": ["path"], "own": ["image_column", "text_column"]}
 
 
 def load(
@@ -36,31 +34,26 @@ def load(
     """Load pairs of a picture and a caption.
 
     Args:
-        name: an embedded data set, `scenes` (like Flickr8k), `captions` (like Conceptual Captions),
-            `objects` (like ImageNet) or `aerial` (like RSICD); a public one, `flickr8k`,
-            `conceptual_captions`, `tiny_imagenet` (which the paper calls ImageNet), `imagenet` or
-            `rsicd`; or your own: a folder of pictures with a metadata file, or a parquet, CSV or
-            JSON-lines file with a column of pictures (or of paths relative to the file) and one of
+        name: an embedded data set, `scenes` (like Flickr8k), `captions` (like Conceptual Captions), `objects` (like
+            ImageNet) or `aerial` (like RSICD); a public one, `flickr8k`, `conceptual_captions`, `tiny_imagenet` (which
+            the paper calls ImageNet), `imagenet` or `rsicd`; or your own: a folder of pictures with a metadata file, or
+            a parquet, CSV or JSON-lines file with a column of pictures (or of paths relative to the file) and one of
             captions.
         split: by default the one that the paper's numbers are taken to be on; `data/README.md` lists them.
-        limit: how many rows. Of an embedded data set the first, of the others a random sample, of
-            which a smaller one is the beginning of a larger one. By default all, but 1000 of
-            `flickr8k` and `imagenet`, 2000 of `conceptual_captions`, and of `tiny_imagenet` the first
-            5 pictures of each class, of which a smaller `limit` draws; a larger one is refused.
-        seed: of the sample.
-        ids: take exactly these rows, in this order: a list of ids, or a file written by `save_ids`,
-            whose captions are then used too.
+        limit: how many rows. Of an embedded data set the first, of the others a random sample by `seed`, of which a
+            smaller one is the beginning of a larger one. By default all, but 1000 of `flickr8k` and `imagenet`, 2000 of
+            `conceptual_captions`, and of `tiny_imagenet` the first 5 pictures of each class, of which a smaller `limit`
+            draws; a larger one is refused.
+        ids: exactly these rows, in this order: a list of ids, or a file of `save_ids`, whose captions are used too.
         path: where a public data set lies instead: another id on the hub, or a folder, with the same columns.
-        image_column, text_column: of your own data, where their names do not tell; a column of
-            captions may hold lists.
+        image_column, text_column: of your own data, where their names do not tell; a column of captions may hold lists.
         progress: show a bar when it takes more than a few seconds.
 
     Returns:
-        A `datasets.Dataset` with the columns `id` (unique), `image` (PIL) and `text`; `captions` (all
-        of them, the first is `text`) where a picture has several; `objects` (names) and `masks` in the
-        embedded ones (a PIL palette picture of the same size; pixel value i is where `objects[i - 1]`
-        is seen, 0 is background). The chosen pictures are held in memory as they were stored; one that is
-        given by a path is read from there whenever its row is. Its attribute `skipped` lists
+        A `datasets.Dataset` with the columns `id` (unique), `image` (PIL) and `text`; `captions` (all, the first is
+        `text`) where a picture has several; `objects` (names) and `masks` in the embedded ones (a PIL palette picture
+        of the same size; pixel value i is where `objects[i - 1]` is seen, 0 is background). Pictures are held in memory
+        as they were stored; one given by a path is read from there whenever its row is. Its attribute `skipped` lists
         as {"id", "reason"} the rows left out because the picture cannot be decoded or has no caption.
 
     Raises:
@@ -84,30 +77,22 @@ def load(
         raise KeyError(
             f"data set must be one of {known} or a folder or file of your own, got {shorten(str(name))}{why}"
         )
-    _check_options(name, kind, path=path, image_column=image_column, text_column=text_column)
+    for option, value in dict(path=path, image_column=image_column, text_column=text_column).items():
+        if value is not None and option not in OPTIONS[kind]:
+            raise TypeError(f"{option} has no meaning for {kind} data, got {option}={str(value)!r} with {str(name)!r}")
     ids, texts = read_ids(ids)
+    choice = Choice(limit, seed, ids, progress)
     if kind == "embedded":
         dataset = load_embedded(name, split, limit, ids)
     elif kind == "public":
-        dataset = load_public(name, split, limit, seed, ids, path, progress)
+        dataset = load_public(name, split, choice, path)
     else:
-        dataset = load_own(where, split, limit, seed, ids, image_column, text_column, progress)
-    _warn_of(name, dataset.skipped)
-    return replace_texts(dataset, texts) if texts else dataset
-
-
-def _warn_of(name: str | Path, skipped: list[dict]) -> None:
-    if skipped:
+        dataset = load_own(where, split, choice, image_column, text_column)
+    if skipped := dataset.skipped:
         named = ", ".join(f"{entry['id']:.300}" for entry in skipped[:10])
         more = f" and {len(skipped) - 10} more" if len(skipped) > 10 else ""
         warnings.warn(
             f"{len(skipped)} of the rows of {str(name)!r} cannot be used: {named}{more} (the reasons are in `skipped`)",
-            stacklevel=3,
+            stacklevel=2,
         )
-
-
-def _check_options(name: str | Path, kind: str, **options) -> None:
-    known = {"embedded": [], "public": ["path"], "own": ["image_column", "text_column"]}[kind]
-    for option, value in options.items():
-        if value is not None and option not in known:
-            raise TypeError(f"{option} has no meaning for {kind} data, got {option}={str(value)!r} with {str(name)!r}")
+    return replace_texts(dataset, texts) if texts else dataset

@@ -1,7 +1,4 @@
-"""Choose captions and rows, and write down which.
-
-Exports `best_captions`, `save_ids`, `read_ids` and `replace_texts`.
-"""
+"""Choose captions and rows, and write down which."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -33,22 +30,15 @@ def best_captions(
 ) -> Dataset:
     """Set each `text` to the caption that the model finds most similar, of those in `captions`.
 
-    Differs from the released code: that compares the captions with the first picture of their
-    batch, not with their own. `protocol="released"` does so too.
-
     Args:
-        dataset: rows with `captions`.
-        protocol: `paper`: most similar to the picture itself; `released`: to the first picture of its batch.
+        protocol: `paper`: most similar to the picture itself; `released`: to the first picture of its batch, as the
+            released code does.
         batch_size: pictures at once. Under `released` the choice depends on it; the released code has 32.
         truncate: cut captions longer than the model's context instead of raising.
         progress: show a bar when it takes more than a few seconds.
 
-    Returns:
-        The data set with another `text`, in the same order.
-
     Raises:
-        ValueError: no column `image`, `text` or `captions`, no lists of captions, an unknown protocol, or a bad batch
-            size.
+        ValueError: no column `image`, `text` or `captions`, no lists of captions, an unknown protocol or batch size.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol must be one of {list(PROTOCOLS)}, got {protocol!r}")
@@ -74,9 +64,8 @@ def best_captions(
         input_ids, attention_mask, _ = to_tokens(clip, flat, truncate)
         text_embeds = normalize(clip.text.embed(input_ids, attention_mask), dim=-1)  # (captions, embed)
         counts = [len(captions) for captions in rows["captions"]]
-        for row, (captions, embeds) in enumerate(zip(rows["captions"], text_embeds.split(counts))):
-            picture = image_embeds[0 if protocol == "released" else row]
-            texts.append(captions[int((embeds @ picture).argmax())])
+        by_row = zip(rows["captions"], text_embeds.split(counts), image_embeds.expand(len(counts), -1))
+        texts += [captions[int((embeds @ picture).argmax())] for captions, embeds, picture in by_row]
     return replace_texts(dataset, texts)
 
 
@@ -95,13 +84,7 @@ def replace_texts(dataset: Dataset, texts: Sequence[str]) -> Dataset:
 
 
 def save_ids(dataset: Dataset, path: str | Path) -> Path:
-    """Write the ids and captions of the chosen rows as CSV, whole or not at all.
-
-    `nib.datasets.load(..., ids=path)` takes these rows again.
-
-    Returns:
-        The path.
-    """
+    """Write the ids and captions of the chosen rows as CSV, which `nib.datasets.load(..., ids=path)` takes again."""
     path = to_path("path", path)
     if not isinstance(dataset, Dataset):
         raise TypeError(f"ids are those of a data set of `nib.datasets.load`, got {type(dataset).__name__}")
@@ -114,21 +97,16 @@ def save_ids(dataset: Dataset, path: str | Path) -> Path:
 
 
 def read_ids(ids: str | Path | Sequence[str] | None) -> tuple[list[str] | None, list[str] | None]:
-    """Read what `load` takes as `ids`: the ids, and the captions where a file has them.
-
-    Raises:
-        FileNotFoundError: no such file.
-        TypeError: neither a path nor ids.
-        ValueError: a file that cannot be read, no column `id`, no ids, or an id that comes twice.
-    """
+    """Read what `load` takes as `ids`: the ids, and the captions where a file has them."""
     if ids is None:
         return None, None
     texts = None
     if isinstance(ids, (str, Path)):
-        if not to_path("ids", ids).is_file():
+        path = to_path("ids", ids)
+        if not path.is_file():
             raise FileNotFoundError(f"no file of ids at {str(ids)!r}")
         try:
-            with to_path("ids", ids).open(newline="", encoding="utf-8-sig") as file:
+            with path.open(newline="", encoding="utf-8-sig") as file:
                 reader = csv.DictReader(file, strict=True)
                 rows, columns = list(reader), reader.fieldnames or []
         except (UnicodeDecodeError, csv.Error) as error:
@@ -144,8 +122,7 @@ def read_ids(ids: str | Path | Sequence[str] | None) -> tuple[list[str] | None, 
                 " quotation marks"
             )
         texts = [row["text"] for row in rows] if "text" in columns else None
-        empty = [row["id"] for row in rows if texts and not (row["text"] or "").strip()]
-        if empty:
+        if empty := [row["id"] for row in rows if texts and not (row["text"] or "").strip()]:
             raise ValueError(f"{len(empty)} captions in {str(ids)!r} are empty: {', '.join(empty[:5])}")
         ids = [row["id"] for row in rows]
     if not isinstance(ids, Iterable) or isinstance(ids, (Set, Mapping)):

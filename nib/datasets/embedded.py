@@ -1,7 +1,4 @@
-"""Read the five composed data sets that come with the repository.
-
-Exports `load_embedded`, `object_prompts`, `with_article`, `NAMES` and `SCENES`.
-"""
+"""Read the five composed data sets that come with the repository."""
 
 from collections.abc import Sequence
 
@@ -53,22 +50,17 @@ def object_prompts(
     with_others: bool = False,
     with_absent: bool = False,
 ) -> tuple:
-    """Ask for one object in each of the pictures that hold two or three different ones.
-
-    This is what localisation is measured on: a map should lie on the object that is asked for and
-    not on its neighbours. Which object is asked for goes round with the number of the picture.
+    """Ask for one object in each of the pictures that hold two or three different ones, to measure localisation on.
 
     Args:
         limit: take the first so many pictures.
         name: of the data set; those of `objects` and `unseen` hold one object, which is asked for.
-        repeated: also take pictures with more objects, or with several of a kind; a mask then covers all of the
-            kind that is asked for.
-        with_others: return the masks of the other objects too.
-        with_absent: return prompts for what is not there too: the next prompt whose object the picture does not hold.
+        repeated: also take pictures with more objects, or with several of a kind, all of which the mask then covers.
 
     Returns:
         Pictures, prompts such as "a cat", and masks (prompts, height, width), boolean; with `with_others` a fourth,
-        likewise, where any object is seen that is not asked for; with `with_absent` a last one, of prompts.
+        likewise, where any object is seen that is not asked for; with `with_absent` a last one, the next prompts whose
+        object the picture does not hold.
     """
     if limit is not None:
         check_count("limit", limit)
@@ -84,16 +76,19 @@ def object_prompts(
         too_many = not repeated and (len(names) > 3 or len(kinds) < len(names))
         if too_many or (len(kinds) < 2 and name not in ("objects", "unseen")):
             continue
-        asked = kinds[number % len(kinds)]
+        asked = kinds[number % len(kinds)]  # goes round
         images.append(row["image"])
         prompts.append(with_article(asked))
         held.append({with_article(kind) for kind in kinds})
         masks.append(np.isin(row["masks"], [place + 1 for place, kind in enumerate(names) if kind == asked]))
         others.append((np.array(row["masks"]) > 0) & ~masks[-1])
     found = images, prompts, np.stack(masks)
-    found += (np.stack(others),) if with_others else ()
-    turned = [prompts[row:] + prompts[:row] for row in range(len(prompts))] if with_absent else []
+    if with_others:
+        found += (np.stack(others),)
+    if not with_absent:
+        return found
+    turned = [prompts[row:] + prompts[:row] for row in range(len(prompts))]
     absent = [next((p for p in ps if p not in own), None) for ps, own in zip(turned, held)]
     if None in absent:
         raise ValueError(f"no prompt asks for what picture {absent.index(None)} does not hold: take more than {limit}")
-    return (*found, absent) if with_absent else found
+    return (*found, absent)

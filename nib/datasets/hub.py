@@ -1,7 +1,4 @@
-"""Open one split of a data set on the hub, in its cache, or in a folder of the same form.
-
-Exports `find_split` and `open_split`.
-"""
+"""Open one split of a data set on the hub, in its cache, or in a folder of the same form."""
 
 import re
 from collections.abc import Sequence
@@ -32,18 +29,9 @@ def find_split(path: str | Path, split: str | None) -> tuple[DatasetBuilder, str
 def open_split(
     path: str | Path, split: str | None, columns: Sequence[str] = (), streamed: bool = False
 ) -> Dataset | IterableDataset:
-    """Open one split, and download only that.
+    """Open one split of an id on the hub or of a folder of parquet files, tar shards or pictures; download only that.
 
-    Args:
-        path: an id on the hub, or a folder of parquet files, tar shards or pictures.
-        split: its name; None where there is only one.
-        columns: those that must be there, the pictures' first; they alone are read, and pictures
-            are left encoded. None named: all.
-        streamed: return an `IterableDataset`.
-
-    Raises:
-        FileNotFoundError: it cannot be had, and how it can.
-        ValueError: unknown split, or missing columns.
+    Where `columns` are named, the pictures' first, they must be there and they alone are read, pictures left encoded.
     """
     builder, split, where = find_split(path, split)
     files = builder.config.data_files
@@ -76,32 +64,30 @@ def _locate(path: str) -> dict[str, str | None]:
         return {"path": kind, "data_dir": str(newest), "revision": None}
 
 
-BRACKETS = "; and its name holds one of * ? [, which `datasets` takes for a pattern: rename it"
-
-
 @contextmanager
 def _explain(path: str | Path):
     """Say how a data set can be had when it cannot be reached."""
     path = str(path)
     try:
         yield
-    except UNREACHABLE as error:
-        raise FileNotFoundError(
-            f"data set {path!r} cannot be reached and is not in the cache: where there is a network, run `hf download"
-            f" --repo-type dataset {path} --local-dir FOLDER`, then pass path='FOLDER' ({_first_line(error)})"
-        ) from error
-    except (FileNotFoundError, RepositoryNotFoundError, HFValidationError) as error:
+    except (*UNREACHABLE, FileNotFoundError, RepositoryNotFoundError, HFValidationError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        pattern = ""
+        if isinstance(error, UNREACHABLE):
+            why = (
+                f"data set {path!r} cannot be reached and is not in the cache: where there is a network, run `hf"
+                f" download --repo-type dataset {path} --local-dir FOLDER`, then pass path='FOLDER'"
+            )
         # datasets turns the hub's error into one of its own and keeps only the words
-        if isinstance(error, GatedRepoError) or re.search("gated dataset|is restricted", str(error)):
-            raise FileNotFoundError(
+        elif isinstance(error, GatedRepoError) or re.search("gated dataset|is restricted", str(error)):
+            why = (
                 f"data set {path!r} is gated: accept its terms at https://huggingface.co/datasets/{path} and log in"
-                f" with `hf auth login`, or pass path= a folder that holds it ({_first_line(error)})"
-            ) from error
-        raise FileNotFoundError(
-            f"no data set at {path!r}: it is neither a folder of data files nor an id on the hub that you may read"
-            f" ({_first_line(error)}){BRACKETS if re.search(r'[*?[]', path) else ''}"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+                " with `hf auth login`, or pass path= a folder that holds it"
+            )
+        else:
+            why = (
+                f"no data set at {path!r}: it is neither a folder of data files nor an id on the hub that you may read"
+            )
+            if re.search(r"[*?[]", path):
+                pattern = "; and its name holds one of * ? [, which `datasets` takes for a pattern: rename it"
+        raise FileNotFoundError(f"{why} ({first_line}){pattern}") from error

@@ -1,7 +1,4 @@
-"""Read your own pictures and captions from a folder or a table.
-
-Exports `load_own`.
-"""
+"""Read your own pictures and captions from a folder or a table."""
 
 import csv
 import json
@@ -17,7 +14,7 @@ from datasets.table import InMemoryTable
 
 from nib.checks import shorten
 from nib.datasets.hub import find_split, open_split
-from nib.datasets.rows import find_twins, name_captions, pick, to_ids
+from nib.datasets.rows import Choice, find_twins, name_captions, pick, to_ids
 
 IMAGES = ("image", "jpg", "png", "file_name", "filename", "image_path", "file", "path")
 TEXTS = ("text", "caption", "captions", "txt", "caption_0", "title", "description")
@@ -31,32 +28,17 @@ READERS = {
 
 
 def load_own(
-    path: str | Path,
-    split: str | None = None,
-    limit: int | None = None,
-    seed: int = 0,
-    ids: Sequence[str] | None = None,
-    image_column: str | None = None,
-    text_column: str | None = None,
-    progress: bool = True,
+    path: Path, split: str | None, choice: Choice, image_column: str | None, text_column: str | None
 ) -> Dataset:
-    """Load your own data; see `nib.datasets.load`.
-
-    A row is called by its column `id`, else by the path of its picture, else by its number.
-    """
-    path = Path(path)
+    """Load your own data; see `nib.datasets.load`."""
     rows, columns, folder = _open(path, split)
-    named = text_column is not None
     image_column = _find_column("image", image_column, IMAGES, columns, path)
-    text_column = _find_column("text", text_column, TEXTS, columns, path)
+    texts = [_find_column("text", text_column, TEXTS, columns, path)]
     if isinstance(rows, Dataset) and isinstance(rows.features[image_column], Image):
         rows = rows.cast_column(image_column, Image(decode=False))
-    numbered = [name for name in columns if re.fullmatch(r"caption_\d+", name)]
-    texts = (
-        sorted(numbered, key=lambda name: int(name.removeprefix("caption_")))
-        if text_column == "caption_0" and not named
-        else [text_column]
-    )
+    if texts == ["caption_0"] and text_column is None:
+        numbered = [name for name in columns if re.fullmatch(r"caption_\d+", name)]
+        texts = sorted(numbered, key=lambda name: int(name.removeprefix("caption_")))
     _check_captions(rows, texts, path)
 
     def read(number: int) -> dict:
@@ -65,7 +47,7 @@ def load_own(
         return {"id": keys[number], "image": picture, **_to_text([row[name] for name in texts])}
 
     keys = _name_rows(rows, columns, image_column, path)
-    return pick(path.name, keys, read, limit, seed, ids, progress)
+    return pick(path.name, keys, read, choice)
 
 
 def _open(path: Path, split: str | None) -> tuple[Dataset | list[dict], list[str], Path]:
@@ -116,10 +98,7 @@ def _open(path: Path, split: str | None) -> tuple[Dataset | list[dict], list[str
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    """Read a table of text; a ValueError names a row with more fields than the header, such as an unquoted comma makes.
-
-    pandas would take the first fields for names of rows, and move all others by a column.
-    """
+    # Of a row with more fields than the header pandas would take the first for names of rows, and move all others.
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader, header = csv.reader(file, strict=True), []
         try:
@@ -135,7 +114,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
         except csv.Error as error:
             if str(error) != "unexpected end of data":  # pandas says where the quotation begins that has no end
                 raise ValueError(f"line {reader.line_num}: {error}") from error
-    if twice := sorted({name for name in header if header.count(name) > 1}):
+    if twice := find_twins(header):
         raise ValueError(f"the header names column {', '.join(twice)} twice")
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
@@ -164,7 +143,6 @@ def _to_mapping(pairs: list[tuple[str, Any]]) -> dict:
 
 
 def _find_column(kind: str, name: str | None, known: Sequence[str], columns: list[str], path: Path) -> str:
-    """Check the column that was named, or find the one whose name tells."""
     obvious = [column for column in known if column in columns]
     if name in columns or (name is None and obvious):
         return name or obvious[0]
@@ -173,6 +151,7 @@ def _find_column(kind: str, name: str | None, known: Sequence[str], columns: lis
 
 
 def _name_rows(rows: Dataset | list[dict], columns: list[str], image_column: str, path: Path) -> list[str]:
+    """Call a row by its column `id`, else by the path of its picture, else by its number."""
     if "id" in columns:
         keys = _read_column(rows, "id")
         if empty := [number for number, key in enumerate(keys) if key is None or not str(key).strip()]:
@@ -196,8 +175,7 @@ def _check_captions(rows: Dataset | list[dict], texts: list[str], path: Path) ->
             f"captions in {texts} of {str(path)!r} must be text, got lists written as text in rows {written[:10]} (from"
             f" 0), {shorten(columns[0][written[0]])}: .jsonl and .parquet hold lists, a CSV has columns caption_0, ..."
         )
-    empty = [number for number, values in enumerate(zip(*columns)) if not _to_text(values)["text"]]
-    if empty:
+    if empty := [number for number, values in enumerate(zip(*columns)) if not _to_text(values)["text"]]:
         raise ValueError(
             f"{len(empty)} of {len(rows)} captions in {texts} of {str(path)!r} are empty or no text:"
             f" rows {empty[:10]} (from 0)"
@@ -220,7 +198,6 @@ def _to_text(values: Sequence[Any]) -> dict:
 
 
 def _to_picture(value: Any, folder: Path, what: str) -> dict:
-    """Make the mapping of bytes and path that a picture is kept as."""
     got = shorten(value) if isinstance(value, dict) else type(value).__name__
     if not isinstance(value, dict):
         value = {"bytes": value} if isinstance(value, bytes) else {"path": value}

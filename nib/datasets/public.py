@@ -1,11 +1,8 @@
-"""Sample the public data sets of the paper.
-
-Exports `load_public`, `read_classes`, `Source` and `SOURCES`.
-"""
+"""Sample the public data sets of the paper."""
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +13,7 @@ from tqdm import tqdm
 from nib import DATA
 from nib.checks import shorten
 from nib.datasets.hub import open_split
-from nib.datasets.rows import check_known, gather, name_captions, pick, to_ids
+from nib.datasets.rows import Choice, check_known, gather, name_captions, pick, to_ids
 
 CLASSES = DATA / "imagenet" / "tiny_imagenet_classes.csv"
 PER_CLASS = 5  # the paper's ImageNet is 5 pictures of each of 200 classes
@@ -41,27 +38,16 @@ def _read_imagenet(row: dict, features: Features) -> dict:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a public data set lies and how its rows are read.
+    """Where a public data set lies and how its rows are read."""
 
-    Attributes:
-        path: its id on the hub.
-        split: the one that the paper's numbers are taken to be on.
-        image: the column of pictures.
-        columns: the others that are read.
-        read: from a row and the features to `text` and perhaps `captions`.
-        key: the column that tells rows apart; without one their numbers do.
-        limit: how many rows are taken where nothing is said; None for all.
-        streamed: read over the network from the first row on, keeping nothing on disk.
-    """
-
-    path: str
-    split: str
-    image: str
-    columns: tuple[str, ...]
-    read: Callable
-    key: str | None = None
-    limit: int | None = None
-    streamed: bool = False
+    path: str  # its id on the hub
+    split: str  # the one that the paper's numbers are taken to be on
+    image: str  # the column of pictures
+    columns: tuple[str, ...]  # the others that are read
+    read: Callable[[dict, Features], dict]  # to `text` and perhaps `captions`
+    key: str | None = None  # the column that tells rows apart; without one their numbers do
+    limit: int | None = None  # how many rows are taken where nothing is said; None for all
+    streamed: bool = False  # read over the network from the first row on, keeping nothing on disk
 
 
 _FIVE = tuple(f"caption_{number}" for number in range(5))
@@ -83,43 +69,35 @@ SOURCES = {
 }  # fmt: skip
 
 
-def load_public(
-    name: str,
-    split: str | None = None,
-    limit: int | None = None,
-    seed: int = 0,
-    ids: Sequence[str] | None = None,
-    path: str | Path | None = None,
-    progress: bool = True,
-) -> Dataset:
+def load_public(name: str, split: str | None, choice: Choice, path: str | Path | None) -> Dataset:
     """Load a sample of a public data set; see `nib.datasets.load`."""
     source = SOURCES[name]
-    split = split or source.split
-    rows = open_split(path or source.path, split, (source.image, *source.columns), source.streamed)
+    split, path = split or source.split, path or source.path
+    rows = open_split(path, split, (source.image, *source.columns), source.streamed)
     if "label" in source.columns:
-        _check_labels(name, rows, path or source.path)
-    limit = limit or source.limit
+        _check_labels(name, rows, path)
+    choice = replace(choice, limit=choice.limit or source.limit)
 
     def convert(row: dict, key: str) -> dict:
         return {"id": key, "image": row[source.image], **source.read(row, rows.features)}
 
     if source.streamed:
-        return _sample_stream(name, rows, lambda row: convert(row, row[source.key]), limit, seed, ids, progress)
+        return _sample_stream(name, rows, lambda row: convert(row, row[source.key]), choice)
     keys = [f"{name}-{split}-{number:05d}" for number in range(len(rows))]
     if source.key:
-        keys = to_ids(f"column {source.key!r} of {str(path or source.path)!r}", rows[source.key])
+        keys = to_ids(f"column {source.key!r} of {str(path)!r}", rows[source.key])
 
     def read(number: int) -> dict:
         return convert(rows[number], keys[number])
 
-    if name == "tiny_imagenet" and ids is None:
-        groups = [(map(read, members), quota) for members, quota in _spread(rows["label"][:], limit, seed)]
-        return gather(name, groups, sum(quota for _, quota in groups), progress)
-    return pick(name, keys, read, limit, seed, ids, progress)
+    if name == "tiny_imagenet" and choice.ids is None:
+        spread = _spread(rows["label"][:], choice.limit, choice.seed)
+        groups = [(map(read, members), quota) for members, quota in spread]
+        return gather(name, groups, sum(quota for _, quota in groups), choice)
+    return pick(name, keys, read, choice)
 
 
 def _check_labels(name: str, rows: Dataset, path: str | Path) -> None:
-    """Raise a ValueError unless every label is one of a class whose name is known."""
     names = getattr(rows.features["label"], "names", None)
     classes = len(read_classes()) if name == "tiny_imagenet" else len(names or ())
     if name == "tiny_imagenet" and names and set(names) != set(read_classes()):
@@ -138,38 +116,24 @@ def _check_labels(name: str, rows: Dataset, path: str | Path) -> None:
         )
 
 
-def _sample_stream(
-    name: str,
-    rows: IterableDataset,
-    convert: Callable[[dict], dict],
-    limit: int,
-    seed: int,
-    ids: Sequence[str] | None,
-    progress: bool,
-) -> Dataset:
-    """Draw rows from a shuffled stream, or look in it for those named by `ids`.
-
-    The same seed finds its own rows again early in the stream.
-    """
-    shuffled = map(convert, rows.shuffle(seed=seed, buffer_size=BUFFER))
-    if ids is None:
-        return gather(name, [(shuffled, limit)], limit, progress)
+def _sample_stream(name: str, rows: IterableDataset, convert: Callable[[dict], dict], choice: Choice) -> Dataset:
+    """Draw rows from a shuffled stream, or look in it for those named by `ids`, which the same seed finds early."""
+    shuffled = map(convert, rows.shuffle(seed=choice.seed, buffer_size=BUFFER))
+    if (ids := choice.ids) is None:
+        return gather(name, [(shuffled, choice.limit)], choice.limit, choice)
     wanted, found = set(ids), {}
-    for row in tqdm(shuffled, desc=f"looking for {len(ids)} rows", unit="row", delay=3, disable=not progress):
+    for row in tqdm(shuffled, desc=f"looking for {len(ids)} rows", unit="row", delay=3, disable=not choice.progress):
         if row["id"] in wanted:
             found[row["id"]] = row
         if len(found) == len(ids):
             break
     check_known(name, ids, found)
-    return gather(name, [(map(found.get, ids), None)], len(ids), progress, strict=True)
+    return gather(name, [(map(found.get, ids), None)], len(ids), choice)
 
 
 def _spread(labels: Sequence[int], limit: int | None, seed: int) -> Iterator[tuple[list[int], int]]:
     """Return the rows of each class in their order and how many to take of them, `PER_CLASS` or fewer."""
-    members: dict[int, list[int]] = {}
-    for number, label in enumerate(labels):
-        members.setdefault(label, []).append(number)
-    rows = [members[label] for label in sorted(members)]
+    rows = [np.flatnonzero(np.equal(labels, label)).tolist() for label in np.unique(labels)]
     places = np.repeat(np.arange(len(rows)), [min(len(row), PER_CLASS) for row in rows])
     if limit is not None and limit > len(places):
         raise ValueError(f"limit must be at most {len(places)}, {PER_CLASS} rows a class of {len(rows)}, got {limit}")

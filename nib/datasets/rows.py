@@ -1,8 +1,7 @@
 """Turn rows of any source into one schema, and leave out those that cannot be used.
 
-Exports `gather`, `pick`, `sample`, `name_captions`, `to_ids`, `find_twins` and `check_known`. A row on its
-way is a mapping with `id`, `image` (a mapping of `bytes` and `path`, one of which may be None), `text`,
-and perhaps `captions`.
+A row on its way is a mapping with `id`, `image` (a mapping of `bytes` and `path`, one of which may be None), `text` and
+perhaps `captions`.
 """
 
 import io
@@ -11,6 +10,7 @@ import os
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
@@ -29,12 +29,14 @@ CAPTIONS = {"captions": List(Value("string"))}
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
-def sample(rows: int, limit: int | None, seed: int) -> Iterable[int]:
-    """Put row numbers in a random order, or leave them in theirs where all are taken.
+@dataclass(frozen=True)
+class Choice:
+    """Which rows of a source are taken: those named by `ids`, else a sample, else all; and whether a bar is shown."""
 
-    A smaller sample of the same seed is the beginning of a larger one.
-    """
-    return range(rows) if limit is None else np.random.default_rng(seed).permutation(rows).tolist()
+    limit: int | None
+    seed: int
+    ids: Sequence[str] | None
+    progress: bool
 
 
 def name_captions(captions: str | Iterable[str | None]) -> dict:
@@ -65,57 +67,33 @@ def check_known(name: str, ids: Iterable[str], known) -> None:
         raise ValueError(f"{name} has no row {', '.join(missing[:5])}{more}")
 
 
-def pick(
-    name: str,
-    keys: Sequence[str],
-    read: Callable[[int], dict],
-    limit: int | None,
-    seed: int,
-    ids: Sequence[str] | None,
-    progress: bool,
-) -> Dataset:
-    """Take the rows named by `ids`, or a sample of `limit` rows, of a source that is read by number."""
+def pick(name: str, keys: Sequence[str], read: Callable[[int], dict], choice: Choice) -> Dataset:
+    """Take rows of a source that is read by number."""
     if twice := find_twins(keys):
         raise ValueError(f"ids of {name} must be unique, got twice {shorten(twice[:5])}")
-    if ids is None:
-        return gather(name, [(map(read, sample(len(keys), limit, seed)), limit)], limit or len(keys), progress)
-    number = {key: index for index, key in enumerate(keys)}
-    check_known(name, ids, number)
-    return gather(name, [((read(number[key]) for key in ids), None)], len(ids), progress, strict=True)
+    if choice.ids is not None:
+        number = {key: index for index, key in enumerate(keys)}
+        check_known(name, choice.ids, number)
+        return gather(name, [((read(number[key]) for key in choice.ids), None)], len(choice.ids), choice)
+    numbers = range(len(keys))
+    if choice.limit is not None:  # a smaller sample of the same seed is the beginning of a larger one
+        numbers = np.random.default_rng(choice.seed).permutation(len(keys)).tolist()
+    return gather(name, [(map(read, numbers), choice.limit)], choice.limit or len(keys), choice)
 
 
-def gather(
-    name: str,
-    groups: Iterable[tuple[Iterable[dict], int | None]],
-    total: int | None = None,
-    progress: bool = True,
-    strict: bool = False,
-) -> Dataset:
-    """Collect rows whose picture can be decoded and whose caption is not empty.
+def gather(name: str, groups: Iterable[tuple[Iterable[dict], int | None]], total: int, choice: Choice) -> Dataset:
+    """Collect rows whose picture can be decoded and whose caption is not empty; `ids` are refused where one cannot.
 
-    Pictures stay encoded: they are decoded once here, to see that they can be, and again when a row is read.
-
-    Args:
-        name: of the source, for messages.
-        groups: rows, and how many good ones to take of them (None: all); a row that is left out is
-            replaced by the next of its group.
-        total: how many rows are expected, for the progress bar.
-        progress: show a bar when it takes more than a few seconds.
-        strict: raise for a row that would be left out.
-
-    Returns:
-        A `Dataset` with an attribute `skipped`: a list of {"id", "reason"} of what was left out.
-
-    Raises:
-        ValueError: no row is left, or `strict` and a row cannot be used.
+    Of each group the given number of good rows is taken (None: all): one that is left out, as `skipped` then says, is
+    replaced by the next. Pictures stay encoded: they are decoded here to see that they can be, and when a row is read.
     """
     kept, skipped, seen = [], [], set()
-    with tqdm(total=total, desc=name, unit="picture", delay=3, disable=not progress) as bar:
+    with tqdm(total=total, desc=name, unit="picture", delay=3, disable=not choice.progress) as bar:
         for rows, quota in groups:
             left = quota
             for row in rows if quota != 0 else ():
                 reason = "its id has come before" if row["id"] in seen else _find_fault(row)
-                if reason and strict:
+                if reason and choice.ids is not None:
                     raise ValueError(f"row {row['id']:.300} of {name} cannot be used: {reason}")
                 if reason:
                     skipped.append({"id": row["id"], "reason": reason})
@@ -155,15 +133,8 @@ def _find_fault(row: dict) -> str | None:
 
 def _to_dataset(rows: list[dict]) -> Dataset:
     features = Features(SCHEMA | (CAPTIONS if any("captions" in row for row in rows) else {}))
+    full = [{name: row.get(name, [row["text"]]) for name in features} for row in rows]
     # chunk by chunk, because one Arrow array holds at most 2 GB
-    chunks = [
-        pa.Table.from_pylist(
-            [
-                {name: row[name] if name in row else [row["text"]] for name in features}
-                for row in rows[first : first + 100]
-            ]
-        )
-        for first in range(0, len(rows), 100)
-    ]
+    chunks = [pa.Table.from_pylist(full[first : first + 100]) for first in range(0, len(full), 100)]
     table = pa.concat_tables([chunk.cast(features.arrow_schema) for chunk in chunks])
     return Dataset(InMemoryTable(table), info=DatasetInfo(features=features))

@@ -1,8 +1,4 @@
-"""Read pairs and settings, and say what is wrong with them before any work.
-
-Exports `Batch`, `Pairs`, `Setting`, `read_batch`, `read_pairs`, `to_rows`, `column`, `check_settings` and
-`check_setting`.
-"""
+"""Read pairs and settings, and say what is wrong with them before any work."""
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -79,60 +75,46 @@ class Batch:
 
     def hash(self) -> str:
         """Hash the numbers that the results depend on."""
-        tensors = [*self.arguments(), *([] if self.masks is None else [self.masks, self.other_masks])]
-        tensors += self.absent or ()
-        return hash_all(*self.ids, *map(to_bytes, tensors))
+        tensors = [*self.arguments(), self.masks, self.other_masks, *(self.absent or ())]
+        return hash_all(*self.ids, *(to_bytes(tensor) for tensor in tensors if tensor is not None))
 
 
 def read_batch(
-    clip: HookedCLIP,
-    pairs: Pairs,
-    rows: range,
-    ids: list[str],
-    texts: list[str],
-    truncate: bool,
-    with_masks: bool,
-    skipped: list[dict],
-    absent: list[str] | None = None,
-) -> Batch | None:
-    """Read and prepare some rows; what cannot be read is added to `skipped`."""
-    pictures, masks, others, kept = [], [], [], []
+    clip: HookedCLIP, pairs: Pairs, columns: dict[str, list[str]], rows: range, truncate: bool, with_masks: bool
+) -> tuple[Batch | None, list[dict]]:
+    """Read and prepare some rows; return also what cannot be read, and why."""
+    pictures, masks, others, kept, skipped = [], [], [], [], []
     for row in rows:
+        key = columns["id"][row]
         try:
             pair = pairs[row]
             pictures.append(to_pixel_values(clip, pair["image"]))
         except BROKEN as error:
             if clip.image_processor is None:  # then no file was at fault
-                raise ValueError(f"image of pair {ids[row]!r}: {error}") from error
-            skipped.append({"id": ids[row], "reason": str(error)})
+                raise ValueError(f"image of pair {key!r}: {error}") from error
+            skipped.append({"id": key, "reason": str(error)})
             continue
         except TypeError as error:
-            raise TypeError(f"image of pair {ids[row]!r}: {error}") from error
+            raise TypeError(f"image of pair {key!r}: {error}") from error
         kept.append(row)
         if with_masks:
             if pair.get("masks") is None:
-                raise ValueError(f"localisation and {TRUE_MASK} need masks, and pair {ids[row]!r} has none")
-            masks.append(read_mask(clip, pair, "masks", ids[row]))
+                raise ValueError(f"localisation and {TRUE_MASK} need masks, and pair {key!r} has none")
+            masks.append(read_mask(clip, pair, "masks", key))
             if not masks[-1].any():
-                raise ValueError(f"masks of pair {ids[row]!r} must have at least one pixel in what the model sees")
+                raise ValueError(f"masks of pair {key!r} must have at least one pixel in what the model sees")
             lacks = pair.get("other_masks") is None
-            others.append(torch.zeros_like(masks[-1]) if lacks else read_mask(clip, pair, "other_masks", ids[row]))
+            others.append(torch.zeros_like(masks[-1]) if lacks else read_mask(clip, pair, "other_masks", key))
     if not kept:
-        return None
+        return None, skipped
     shapes = sorted({tuple(picture.shape[1:]) for picture in pictures})
     if len(shapes) > 1:
         raise ValueError(f"pixel values of one batch must have one shape, got {shapes}")
-    input_ids, attention_mask, _ = to_tokens(clip, [texts[row] for row in kept], truncate)
-    wrong = None if absent is None else to_tokens(clip, [absent[row] for row in kept], truncate)[:2]
-    return Batch(
-        [ids[row] for row in kept],
-        torch.cat(pictures),
-        input_ids,
-        attention_mask,
-        torch.stack(masks) if with_masks else None,
-        torch.stack(others) if with_masks else None,
-        wrong,
-    )
+    chosen = {name: [values[row] for row in kept] for name, values in columns.items()}
+    caption = to_tokens(clip, chosen["text"], truncate)[:2]
+    absent = to_tokens(clip, chosen["absent"], truncate)[:2] if "absent" in chosen else None
+    both = (torch.stack(masks), torch.stack(others)) if with_masks else (None, None)
+    return Batch(chosen["id"], torch.cat(pictures), *caption, *both, absent), skipped
 
 
 def read_mask(clip: HookedCLIP, pair: Mapping[str, Any], name: str, key: str) -> Tensor:
@@ -163,26 +145,17 @@ def read_mask(clip: HookedCLIP, pair: Mapping[str, Any], name: str, key: str) ->
 
 
 def read_pairs(clip: HookedCLIP, pairs: Pairs, truncate: bool = False) -> Batch:
-    """Read all pairs into one batch.
-
-    Raises:
-        ValueError: not one of the pictures can be read, or a bad caption.
-    """
+    """Read all pairs into one batch; a ValueError where not one of the pictures can be read, or of a bad caption."""
     pairs = to_rows(pairs)
-    texts, ids = column(pairs, "text"), [str(value) for value in column(pairs, "id")]
-    batch = read_batch(clip, pairs, range(len(ids)), ids, texts, truncate, False, [])
+    columns = {"text": column(pairs, "text"), "id": [str(value) for value in column(pairs, "id")]}
+    batch, _ = read_batch(clip, pairs, columns, range(len(columns["id"])), truncate, False)
     if batch is None:
-        raise ValueError(f"pairs must hold at least one picture that can be read, got {len(ids)} pairs")
+        raise ValueError(f"pairs must hold at least one picture that can be read, got {len(columns['id'])} pairs")
     return batch
 
 
 def to_rows(pairs: Pairs) -> Pairs:
-    """Return pairs as rows that can be read by number: a table or generator is made a list of them.
-
-    Raises:
-        TypeError: not pairs.
-        ValueError: columns that are not equally long.
-    """
+    """Return pairs as rows that can be read by number: a table or generator is made a list of them."""
     if hasattr(pairs, "column_names"):
         if not hasattr(pairs, "__len__"):
             raise TypeError(f"pairs must be read by number, got {type(pairs).__name__}: take a Dataset, or list(pairs)")
@@ -209,8 +182,7 @@ def column(pairs: Pairs, name: str, needed: Sequence[str] = ("id", "image", "tex
     if wrong := [row for row in rows if not isinstance(row, Mapping)]:
         raise TypeError(f"pairs must be a data set, a table or a list of mappings, got a row {shorten(wrong[0])}")
     names = [pairs.column_names] if is_table else rows
-    lacking = [each for each in names if not set(needed) <= set(each)]
-    if lacking:
+    if lacking := [each for each in names if not set(needed) <= set(each)]:
         named, found = " and ".join(", ".join(needed).rsplit(", ", 1)), ", ".join(sorted(map(str, lacking[0])))
         where = f" in row {names.index(lacking[0])}" if 0 < len(lacking) < len(names) else ""
         raise ValueError(f"pairs must have the columns {named}, got {found}{where}")

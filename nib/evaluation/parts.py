@@ -1,7 +1,4 @@
-"""Keep finished work in files that are whole or not there.
-
-Exports `save_table`, `to_bytes`, `hash_all` and `hash_code`.
-"""
+"""Keep finished work in files that are whole or not there."""
 
 import ast
 import hashlib
@@ -57,7 +54,7 @@ def _is_mixed(column: pd.Series) -> bool:
 
 
 def _count_keys(column: pd.Series) -> int:
-    """Count the sets of keys that mappings of a column have: parquet would give each all of them."""
+    # parquet would give each mapping the keys of all
     return len({frozenset(value) for value in column if isinstance(value, dict)}) if column.dtype == object else 0
 
 

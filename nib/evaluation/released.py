@@ -1,10 +1,5 @@
-"""Attribute text with NIB as its released code does: against all pictures of the batch.
+"""Attribute text with NIB as its released code does: against all pictures of the batch."""
 
-Exports `attribute_text_to_batch`.
-"""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,16 +36,7 @@ def attribute_text_to_batch(
         mean = normalize(image_embeds, dim=-1).mean(0)  # (embed,)
     patch = clip.image.patch
     one_patch = pixel_values[..., :patch, :patch]  # the picture is not looked at: one patch costs least
-    with _embed_all_pictures_as(clip, mean):
-        return METHODS["nib"](clip, one_patch, input_ids, attention_mask, **parameters).text
-
-
-@contextmanager
-def _embed_all_pictures_as(clip: HookedCLIP, embeds: Embeds) -> Iterator[None]:
     # The zero keeps the graph: nib differentiates both towers at once.
-    hook = of_this_thread(lambda module, args, output: embeds + 0 * output)
-    handle = clip.image.projection.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
+    hook = of_this_thread(lambda module, args, output: mean + 0 * output)
+    with clip.image.projection.register_forward_hook(hook):
+        return METHODS["nib"](clip, one_patch, input_ids, attention_mask, **parameters).text

@@ -1,7 +1,4 @@
-"""Run methods over pairs and measure their maps, so that a killed run loses nothing.
-
-Exports `evaluate`. Pairs are worked on in batches; each method and batch is one part, see `nib.evaluation.work`.
-"""
+"""Run methods over pairs and measure their maps, so that a killed run loses nothing."""
 
 import warnings
 from collections import Counter
@@ -51,16 +48,14 @@ def evaluate(
         methods: names, or dicts of a method and its parameters, `{"method": "m2ib", "beta": 0.5}`. Beside those of
             `nib.METHODS` there is a control, "true_mask", whose map is `masks`; it says nothing of the text.
         protocol: one of `PROTOCOLS`, or several. "released" weights the text as the released code does, and attributes
-            it, for `nib` alone, against the mean similarity to all pictures of its batch; every other method
-            explains a text against its own picture, as there. "released_own" is the same with `nib` too against its own
-            picture. Pictures are the same under all, but for constant maps; see `nib.metrics.confidence`.
+            it, for `nib` alone, against the mean similarity to all pictures of its batch; "released_own" is the same
+            with `nib` too against its own picture. Pictures are the same under all, but for constant maps.
         metrics: some of `nib.metrics.METRICS`. "localisation" says whether the map lies on `masks` (any value above
             0), and by `selectivity` whether rather there than on `other_masks`, where the pairs have them, NaN else;
-            "completeness" gives what `nib.Scores` says of sums and gaps, in cosine units, for methods that have them.
-            "faithfulness" gives deletion, insertion and their difference of patches and words; "absent_prompt" compares
-            with the map of a prompt for what is not there, the column `absent`; "randomisation" with that of re-drawn
-            models, which runs the method three times more; see `nib.metrics`. "infidelity" and "max_sensitivity" are
-            captum's.
+            "completeness" gives the sums and gaps of `nib.Scores`; "faithfulness" deletion, insertion and their
+            difference of patches and words; "absent_prompt" compares with the map of a prompt for what is not there,
+            the column `absent`; "randomisation" with those of re-drawn models, which runs the method three times more;
+            "infidelity" and "max_sensitivity" are captum's.
         batch_size: pairs at once; the released code's is 32. NIB's text scores under "released" depend on it, and so
             do the maps of `agi`.
         shard: (i, n) evaluates batches i, i + n, i + 2 n ...; the tables of all n shards are the whole table.
@@ -90,13 +85,13 @@ def evaluate(
     batch_size = int(batch_size)
     index, n_shards = _check_shard(shard)
     pairs = to_rows(pairs)
-    texts, ids = column(pairs, "text"), _read_ids(pairs)
-    to_tokens(clip, texts, truncate)  # a bad caption is found before any work
-    absent = None
+    columns = {"text": column(pairs, "text"), "id": _read_ids(pairs)}
+    ids = columns["id"]
+    to_tokens(clip, columns["text"], truncate)  # a bad caption is found before any work
     needs = {METRICS[name].needs for name in metrics}
     if "absent" in needs:
-        absent = column(pairs, "absent", needed=("absent",))
-        for key, text in zip(ids, absent):
+        columns["absent"] = column(pairs, "absent", needed=("absent",))
+        for key, text in zip(ids, columns["absent"]):
             with name_place(f"absent of pair {key!r}", len(ids) + 1):
                 to_tokens(clip, [text], truncate)
     parts = None if output is None else Parts(to_path("output", output), clip)
@@ -107,8 +102,9 @@ def evaluate(
     tables: list[list[pd.DataFrame]] = [[] for _ in settings]
     with tqdm(total=len(starts) * len(settings), unit="batch", delay=3, disable=not progress) as bar:
         for start in starts:
-            rows = range(start, min(start + batch_size, len(ids)))
-            batch = read_batch(clip, pairs, rows, ids, texts, truncate, with_masks, skipped, absent)
+            rows = range(len(ids))[start : start + batch_size]
+            batch, lost = read_batch(clip, pairs, columns, rows, truncate, with_masks)
+            skipped += lost
             for setting, found in zip(settings, tables):
                 bar.set_description(setting["method"], refresh=False)
                 if batch is not None:
@@ -130,7 +126,6 @@ def evaluate(
 
 
 def _read_ids(pairs: Pairs) -> list[str]:
-    """Return the ids of pairs as text; a ValueError names those that occur twice or that no file can hold."""
     ids = list(column(pairs, "id"))
     missing = [place for place, value in enumerate(ids) if pd.api.types.is_scalar(value) and pd.isna(value)]
     if missing:
@@ -151,11 +146,8 @@ def _repeat(value: Any, rows: int) -> Any:
 
 
 def _check_shard(shard: Sequence[int]) -> tuple[int, int]:
-    whole = (
-        isinstance(shard, Sequence)
-        and len(shard) == 2
-        and all(isinstance(value, Integral) and not isinstance(value, bool) for value in shard)
-    )
+    is_pair = isinstance(shard, Sequence) and len(shard) == 2
+    whole = is_pair and all(isinstance(value, Integral) and not isinstance(value, bool) for value in shard)
     if not whole or not 0 <= shard[0] < shard[1]:
         raise ValueError(f"shard must be (i, n) with 0 <= i < n, got {shard!r}")
     return int(shard[0]), int(shard[1])

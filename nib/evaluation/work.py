@@ -1,7 +1,6 @@
 """Measure one method on one batch of pairs, and keep what was measured.
 
-Exports `Work`, `Parts`, `PROTOCOLS` and `describe`. A part is a parquet file whose name holds the hash of
-all that it depends on. What is there is read, not computed again.
+A part is a parquet file whose name holds the hash of all that it depends on. What is there is read, not computed again.
 """
 
 import inspect
@@ -42,7 +41,7 @@ NO_ROWS = pd.DataFrame({"id": ["-"], "protocol": ["-"], "metric": ["-"], "value"
 
 @dataclass
 class Work:
-    """One method on one batch: what it takes and how it is done."""
+    """One method on one batch."""
 
     clip: HookedCLIP
     batch: Batch
@@ -52,17 +51,22 @@ class Work:
 
     def measure(self) -> pd.DataFrame:
         """Return columns `id`, `protocol`, `metric` and `value`; what a protocol does not touch is under each."""
+        clip, batch, arguments = self.clip, self.batch, self.batch.arguments()
         parameters = dict(self.setting)
         method = parameters.pop("method")
         if method == TRUE_MASK:
-            scores = self.batch.true_masks(self.clip)
+            explain, scores = None, batch.true_masks(clip)  # a mask cannot be asked again
         else:
-            function, parameters = check_method(self.clip, method, parameters)  # fills in a preset
-            function = guard(method, function)  # one of your own in METHODS may have none
-            scores = function(self.clip, *self.batch.arguments(), **parameters)
-        case = self.make_case(scores, method, parameters)
+            function, parameters = check_method(clip, method, parameters)  # fills in a preset
+            guarded = guard(method, function)  # one of your own in METHODS may have none
+
+            def explain(model=clip, pixel_values=arguments[0], text=arguments[1:]):
+                return guarded(model, pixel_values, *text, **parameters)
+
+            scores = explain()
+        case = Case(clip, arguments, scores, batch.masks, batch.other_masks, batch.absent, explain)
         if any(METRICS[name].needs == "masks" for name in self.metrics):
-            self.batch.check_masks()
+            batch.check_masks()
         shared = {}  # the same under every protocol
         for name, metric in METRICS.items():
             if name in self.metrics and metric.measure is not None:
@@ -78,20 +82,9 @@ class Work:
                 if method != TRUE_MASK:
                     values |= self.measure_side("text", self.explain_text(scores, protocol, parameters), protocol)
             for metric, numbers in values.items():
-                frame = dict(id=self.batch.ids, protocol=protocol, metric=metric, value=numbers.double().cpu().numpy())
+                frame = dict(id=batch.ids, protocol=protocol, metric=metric, value=numbers.double().cpu().numpy())
                 frames.append(pd.DataFrame(frame))
         return pd.concat(frames or [NO_ROWS], ignore_index=True)
-
-    def make_case(self, scores: Scores, method: str, parameters: dict[str, Any]) -> Case:
-        """Gather what metrics ask for; a mask cannot be asked again."""
-        batch, arguments = self.batch, self.batch.arguments()
-        pictures, *captions = arguments
-
-        def explain(model=self.clip, pixel_values=pictures, text=captions):
-            return guard(method, METHODS[method])(model, pixel_values, *text, **parameters)
-
-        again = None if method == TRUE_MASK else explain
-        return Case(self.clip, arguments, scores, batch.masks, batch.other_masks, batch.absent, again)
 
     def measure_side(self, side: str, scores: Scores, protocol: str) -> dict[str, PairValues]:
         """Measure the confidence of one modality."""
@@ -111,8 +104,7 @@ class Work:
         preset = PRESETS.get(self.setting.get("preset"))  # what a name stands for may change
         depends = [made_by, self.setting, preset, self.protocols, self.metrics, _read_own(self.setting["method"])]
         depends += [_read_code(name, METRICS[name].measure) for name in self.metrics if METRICS[name].measure]
-        described = describe(depends)
-        return f"{self.setting['method']}-{hash_all(described, self.batch.hash())}.parquet"
+        return f"{self.setting['method']}-{hash_all(describe(depends), self.batch.hash())}.parquet"
 
 
 class Parts:
@@ -142,7 +134,7 @@ class Parts:
 
 
 def _describe_modules(model: nn.Module) -> str:
-    """Write down the numbers that modules hold beside weights, such as an eps; hooks and other code are refused."""
+    """Write down the numbers that modules hold beside weights, such as an eps."""
     if changed := [name or "the model" for name, module in model.named_modules() if is_changed(module)]:
         raise ValueError(
             "output must be None with hooks or code of your own on the model, which no part can be told by: they are on"
@@ -162,12 +154,12 @@ def _read_own(method: str) -> str:
 
 
 def _read_code(name: str, function: Callable) -> str:
-    """Return the code of the file of a function that is none of nib's; a ValueError where it cannot be told."""
+    """Return the code of the file of a function that is none of nib's."""
     home = str(Path(nib.__file__).parent)
     ours = home, str(Path(torch.__file__).parent)  # such as `torch.no_grad()` around a method
-    while hasattr(function, "__wrapped__") and getattr(function, "__code__", guard.__code__).co_filename.startswith(
-        ours
-    ):
+    while hasattr(function, "__wrapped__"):
+        if not getattr(function, "__code__", guard.__code__).co_filename.startswith(ours):
+            break
         function = function.__wrapped__
     with suppress(OSError, TypeError):
         if not getattr(function, "__closure__", True):  # what it holds of where it was made is not in its code
@@ -209,7 +201,6 @@ def _read_part(path: Path, ids: list[str]) -> pd.DataFrame:
 
 
 def _sum_up(part: pd.DataFrame, name: str) -> str:
-    """Return one hash of all values of a part, bit for bit, and of its name."""
     return hash_all(name, *(repr(part[name].tolist()) for name in part))
 
 
