@@ -1,12 +1,15 @@
-"""Open the attention of both towers: its probabilities, and their gradients.
+"""Score tokens by the attention of both towers, its probabilities and their gradients.
 
-Exports `open_attention`, `record`, `attention_gradients` and `explain_attention`. The attention
-that transformers runs by default never forms its probabilities, and its eager form rounds them to
+The logit that is differentiated is exp(logit_scale) times the cosine, the other embedding held fixed; scores are read
+at the row of the token that the tower pools. The released code reads the last row of the text, which without padding
+is the same.
+
+The attention that transformers runs by default never forms its probabilities, and its eager form rounds them to
 float32. So the model is switched, inside a `with`, to a form that keeps them in its own precision.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +20,8 @@ from transformers.masking_utils import eager_mask
 from nib.clip import HookedCLIP
 from nib.methods.pairs import cut, over_pairs, to_scores
 from nib.methods.scores import Scores
-from nib.shapes import AttentionMask, InputIds, PairValues, PixelValues
-from nib.towers import Split, Tower, of_this_thread
+from nib.shapes import PairValues
+from nib.towers import Split, of_this_thread
 
 NAME = "nib_open"
 
@@ -66,26 +69,53 @@ def record(blocks: nn.ModuleList, attention: Callable[[nn.Module], nn.Module]) -
     """
     attentions: list[Tensor] = []
     keep = of_this_thread(lambda module, args, outputs: attentions.append(outputs[1]))
-    handles = [attention(block).register_forward_hook(keep) for block in blocks]
-    try:
+    with ExitStack() as hooks:
+        for block in blocks:
+            hooks.enter_context(attention(block).register_forward_hook(keep))
         yield attentions
-    finally:
-        for handle in handles:
-            handle.remove()
     found = sum(attention is not None for attention in attentions)
     if not found == len(attentions) == len(blocks):
         raise RuntimeError(f"{len(blocks)} blocks must give as many attention maps, got {found}")
 
 
-def attention_gradients(clip: HookedCLIP, image: Split, text: Split) -> tuple[PairValues, tuple, tuple]:
-    """Differentiate the logit of each pair with respect to the attention of all blocks after the cut.
+def explain_attention(
+    clip,
+    pixel_values,
+    input_ids,
+    attention_mask,
+    relevance: Callable[[list[Tensor], list[Tensor]], Tensor],
+    batch_size: int,
+    start_layer: int | None = None,
+) -> Scores:
+    """Score tokens by the pooled token's row of a relevance made of attentions and their gradients.
 
-    The logit is exp(logit_scale) times the cosine. One backward pass serves both towers. Where a head pools all tokens,
-    the attention of its one query comes last.
+    Args:
+        relevance: from attentions and gradients, lists of (batch, heads, queries, keys), to (batch, queries, keys).
+            Where a head pools all tokens, the attention of its one query comes last.
+        start_layer: the first block it needs; None for the last block of each tower.
+    """
+    layers = []
+    for tower in (clip.image, clip.text):
+        last = len(tower.blocks) - 1
+        layer = last if start_layer is None else start_layer
+        if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer <= last:
+            raise ValueError(f"start_layer must be None or a whole number from 0 to {last}, got {layer!r}")
+        layers.append(layer)
 
-    Returns:
-        The cosines (batch,); then for the image and for the text the attentions and their
-        gradients, one (batch, heads, queries, keys) a block.
+    def explain(pixel_values, input_ids, attention_mask):
+        image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
+        similarity, *kept = _attention_gradients(clip, image, text)
+        scores = [_row(relevance(*of_tower), split) for of_tower, split in zip(kept, (image, text))]
+        return to_scores(clip, pixel_values, text.real, similarity, *scores)
+
+    with open_attention(clip):
+        return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
+
+
+def _attention_gradients(clip: HookedCLIP, image: Split, text: Split) -> tuple[PairValues, tuple, tuple]:
+    """Return the cosines, and for each tower the attentions of all blocks after the cut and their gradients.
+
+    One backward pass serves both towers.
     """
     embeds, attentions = [], []
     with torch.enable_grad():
@@ -103,54 +133,7 @@ def attention_gradients(clip: HookedCLIP, image: Split, text: Split) -> tuple[Pa
     return similarity.detach(), (detached[0], gradients[:blocks]), (detached[1], gradients[blocks:])
 
 
-def explain_attention(
-    clip: HookedCLIP,
-    pixel_values: PixelValues,
-    input_ids: InputIds,
-    attention_mask: AttentionMask | None,
-    relevance: Callable[[list[Tensor], list[Tensor]], Tensor],
-    batch_size: int,
-    start_layer: int | None = None,
-) -> Scores:
-    """Score tokens by one row of a relevance made of attentions and their gradients.
-
-    The row is that of the token which each tower pools: the class token, and the end token of the
-    caption. In a caption without padding the end token is the last row; with padding it is not. Where a head pools all
-    tokens, its attention has the one row of its query.
-
-    Args:
-        relevance: from attentions and gradients, lists of (batch, heads, queries, keys), to
-            (batch, queries, keys).
-        batch_size: pairs at once.
-        start_layer: the first block it needs; None for the last block of each tower.
-
-    Raises:
-        ValueError: `start_layer` or `batch_size` is out of range.
-    """
-    layers = [_first_block(tower, start_layer) for tower in (clip.image, clip.text)]
-
-    def explain(pixel_values, input_ids, attention_mask):
-        """Explain some pairs: see `over_pairs`."""
-        image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
-        similarity, of_image, of_text = attention_gradients(clip, image, text)
-        image_scores, text_scores = _row(relevance(*of_image), image), _row(relevance(*of_text), text)
-        real = text.real
-        return to_scores(clip, pixel_values, real, similarity, image_scores, text_scores)
-
-    with open_attention(clip):
-        return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
-
-
 def _row(relevance: Tensor, split: Split) -> Tensor:
-    """Read the row of what the tower pools: (batch, queries, keys) -> (batch, keys)."""
+    """Read the row of what the tower pools, the one row of a pooling head: (batch, queries, keys) -> (batch, keys)."""
     rows = torch.arange(len(relevance), device=relevance.device)
     return relevance[rows, 0 if split.tower.head is not None else split.pool_index]
-
-
-def _first_block(tower: Tower, start_layer: int | None) -> int:
-    last = len(tower.blocks) - 1
-    if start_layer is None:
-        return last
-    if isinstance(start_layer, bool) or not isinstance(start_layer, int) or not 0 <= start_layer <= last:
-        raise ValueError(f"start_layer must be None or a whole number from 0 to {last}, got {start_layer!r}")
-    return start_layer

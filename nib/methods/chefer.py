@@ -3,36 +3,23 @@
 import torch
 from torch import Tensor
 
-from nib.clip import HookedCLIP
 from nib.methods.attention import explain_attention
 from nib.methods.scores import Scores
-from nib.shapes import AttentionMask, InputIds, PixelValues
 
 
 def chefer(
-    clip: HookedCLIP,
-    pixel_values: PixelValues,
-    input_ids: InputIds,
-    attention_mask: AttentionMask | None = None,
-    *,
-    start_layer: int | None = None,
-    batch_size: int = 64,
-    seed: int = 0,
+    clip, pixel_values, input_ids, attention_mask=None, *, start_layer: int | None = None, batch_size=64, seed=0
 ) -> Scores:
     """Score tokens by attention times its positive gradient, A_bar = mean over heads of (A * d logit / d A)+.
 
-    With a `start_layer` these are rolled out as the authors define it (Eq. 5 and 6): R = I, and
-    R <- R + A_bar R for each block from `start_layer` on. The score of token j is R[pooled, j],
-    the pooled token's own 1 from the identity included. The logit is exp(logit_scale) times the
-    cosine; the other embedding is held fixed.
-
-    Differs from the released code of the NIB paper only in the row of the text: that of the token
-    which the tower pools, which without padding is the last. That code takes the last block alone,
-    without the identity, which is the default here: its tables measure that, not the rollout.
+    With a `start_layer` these are rolled out as the authors define it (Eq. 5 and 6): R = I, and R <- R + A_bar R for
+    each block from `start_layer` on. The score of token j is R[pooled, j], the pooled token's own 1 from the identity
+    included. The released code of the NIB paper takes the last block alone, without the identity, which is the default
+    here: its tables measure that, not the rollout. See `nib.methods.attention`.
 
     Args:
-        start_layer: first block of the rollout, in both towers, from 0 to the number of blocks
-            less 1; None for A_bar of the last block alone.
+        start_layer: first block of the rollout, in both towers, from 0 to the number of blocks less 1; None for A_bar
+            of the last block alone.
 
     Returns:
         Scores, at least 0, in logit units.

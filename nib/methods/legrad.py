@@ -4,25 +4,15 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from nib.checks import check_count
-from nib.clip import HookedCLIP
 from nib.methods.attention import open_attention, record
 from nib.methods.pairs import cut, over_pairs, to_scores
 from nib.methods.scores import Scores
 from nib.pooling_head import run_open
-from nib.shapes import AttentionMask, Embeds, InputIds, PixelValues, TokenScores
+from nib.shapes import Embeds, TokenScores
 from nib.towers import Split
 
 
-def legrad(
-    clip: HookedCLIP,
-    pixel_values: PixelValues,
-    input_ids: InputIds,
-    attention_mask: AttentionMask | None = None,
-    *,
-    blocks: int = 2,
-    batch_size: int = 64,
-    seed: int = 0,
-) -> Scores:
+def legrad(clip, pixel_values, input_ids, attention_mask=None, *, blocks=2, batch_size=64, seed=0) -> Scores:
     """Score tokens by the positive gradient of the similarity in the attention that they get, over the last blocks.
 
     For each of the last blocks l, s_l is the cosine of the other side with the norm and projection of the mean of the
@@ -38,17 +28,15 @@ def legrad(
         Scores, at least 0, in cosine units per unit of attention.
     """
     check_count("blocks", blocks)
+    layers = [max(0, len(tower.blocks) - blocks) for tower in (clip.image, clip.text)]
 
     def explain(pixel_values, input_ids, attention_mask):
-        """Explain some pairs: see `over_pairs`."""
-        layers = [max(0, len(tower.blocks) - blocks) for tower in (clip.image, clip.text)]
         image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
         with torch.no_grad():
             image_embeds, text_embeds = image(image.hidden_states), text(text.hidden_states)
         similarity = cosine_similarity(image_embeds, text_embeds)
         image_scores, text_scores = _add_up(image, text_embeds), _add_up(text, image_embeds)
-        real = text.real
-        return to_scores(clip, pixel_values, real, similarity, image_scores, text_scores)
+        return to_scores(clip, pixel_values, text.real, similarity, image_scores, text_scores)
 
     with open_attention(clip):
         return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
