@@ -1,8 +1,6 @@
 """Measure what a map depends on: the prompt, what the model has learned, and noise.
 
-Exports `absent_prompt`, `randomisation`, `infidelity`, `max_sensitivity`, and for `nib.metrics.METRICS` a `Metric` of
-each. Randomisation follows Adebayo et al. (2018); the last two are captum's (Yeh et al., 2019). Removal curves are in
-`nib.metrics.removal`.
+Randomisation follows Adebayo et al. (2018); infidelity and sensitivity are captum's (Yeh et al., 2019).
 """
 
 import copy
@@ -12,14 +10,15 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, pad
+from torch.nn.functional import cosine_similarity
 
 from nib.checks import check_count, check_finite, check_number, check_seed, to_real
 from nib.clip import HookedCLIP, run_ready
 from nib.methods.pairs import check_scores
 from nib.methods.scores import Scores
 from nib.metrics.registry import Case, Metric, Value
-from nib.shapes import AttentionMask, GridScores, InputIds, PairValues, PixelValues
+from nib.metrics.removal import spread
+from nib.shapes import GridScores, PairValues, PixelValues
 
 
 def absent_prompt(right: GridScores, wrong: GridScores) -> dict[str, PairValues]:
@@ -89,13 +88,6 @@ def randomisation(
         return image.flatten(1).double()
 
     before = draw(clip)
-
-    def redraw(model: HookedCLIP) -> Tensor:
-        if (image := draw(model)).shape != before.shape:
-            found, wanted = tuple(image.shape), tuple(before.shape)
-            raise ValueError(f"maps of explain must keep their shape, {wanted}, got {found}")
-        return image
-
     other = HookedCLIP(copy.deepcopy(clip.model), clip.tokenizer, clip.image_processor)
     check_seed(seed)
     blocks, generator, found = list(other.image.blocks), torch.Generator().manual_seed(seed), {}
@@ -104,16 +96,20 @@ def randomisation(
         for parameter in (parameter for module in modules for parameter in module.parameters()):
             order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
             parameter.data = parameter.data.flatten()[order].view_as(parameter)
-        found[f"randomised_{name}"] = _correlate(before, redraw(other))
+        after = draw(other)
+        if after.shape != before.shape:
+            wanted = tuple(before.shape)
+            raise ValueError(f"maps of explain must keep their shape, {wanted}, got {tuple(after.shape)}")
+        found[f"randomised_{name}"] = _correlate(before, after)
     return found
 
 
 @run_ready
 def infidelity(
-    clip: HookedCLIP,
-    pixel_values: PixelValues,
-    input_ids: InputIds,
-    attention_mask: AttentionMask | None,
+    clip,
+    pixel_values,
+    input_ids,
+    attention_mask,
     scores: Scores,
     n_samples: int = 32,
     share: float = 0.2,
@@ -139,22 +135,19 @@ def infidelity(
         targets = clip.text.embed(input_ids, attention_mask)
     for row, target in enumerate(targets):
         picture = pixel_values[row if len(pixel_values) > 1 else 0][None]
-        grid, generator = scores.image.shape[1:], torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
 
-        def perturb(inputs, generator=generator, grid=grid):
-            gone = torch.rand(len(inputs), *grid, generator=generator) < share
-            pixels = gone.repeat_interleave(side, 1).repeat_interleave(side, 2)[:, None].to(inputs)
-            pixels = pad(pixels, (0, inputs.shape[-1] - pixels.shape[-1], 0, inputs.shape[-2] - pixels.shape[-2]))
+        def perturb(inputs, generator=generator):
+            gone = torch.rand(len(inputs), *scores.image.shape[1:], generator=generator) < share
+            pixels = spread(gone.to(inputs), side, inputs)
             return pixels.expand_as(inputs), inputs * (1 - pixels)  # the mask, which the map is multiplied with
 
         def similarity(x, target=target):
             with torch.no_grad():
                 return cosine_similarity(clip.image.embed(x), target[None])
 
-        spread = scores.image[row][None, None].repeat_interleave(side, 2).repeat_interleave(side, 3)
-        height, width = picture.shape[-2:]
-        spread = pad(spread, (0, width - spread.shape[-1], 0, height - spread.shape[-2]))
-        attribution = (spread / (side**2 * picture.shape[1])).expand_as(picture).to(picture)
+        pixels = spread(scores.image[row][None], side, picture)
+        attribution = (pixels / (side**2 * picture.shape[1])).expand_as(picture).to(picture)
         with torch.no_grad():
             options = dict(n_perturb_samples=n_samples, normalize=True)
             values.append(measure(similarity, perturb, picture, attribution, **options))
@@ -171,7 +164,6 @@ def max_sensitivity(
     """Return captum's largest relative change of a map under noise in the picture.
 
     Args:
-        pixel_values: (batch, channels, height, width).
         explain: from pictures of this batch to maps, (batch, grid_h, grid_w).
         radius: of the noise in each pixel, uniform, more than 0.
         n_samples: noisy pictures, at least 1.
@@ -207,8 +199,7 @@ def max_sensitivity(
             raise ValueError(f"maps of explain must be ({len(pixel_values)}, grid_h, grid_w), got {wrong[0]}")
         return (torch.stack(maps, 1).flatten(0, 1),)
 
-    options = dict(perturb_func=perturb, n_perturb_samples=n_samples)
-    found = sensitivity_max(explain_one, pixel_values, **options).detach()
+    found = sensitivity_max(explain_one, pixel_values, perturb, n_perturb_samples=n_samples).detach()
     check_finite("maps of explain", found)
     return found
 

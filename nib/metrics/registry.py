@@ -1,7 +1,4 @@
-"""What a metric is to `nib.evaluate`, to tables and to figures.
-
-Exports `Metric` and `Value`, what `nib.metrics.METRICS` holds, `Case`, what a metric measures, and `check_metrics`.
-"""
+"""What a metric is to `nib.evaluate`, to tables and to figures."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
