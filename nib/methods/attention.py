@@ -79,13 +79,7 @@ def record(blocks: nn.ModuleList, attention: Callable[[nn.Module], nn.Module]) -
 
 
 def explain_attention(
-    clip,
-    pixel_values,
-    input_ids,
-    attention_mask,
-    relevance: Callable[[list[Tensor], list[Tensor]], Tensor],
-    batch_size: int,
-    start_layer: int | None = None,
+    clip, pixel_values, input_ids, attention_mask, relevance: Callable, batch_size: int, start_layer=None
 ) -> Scores:
     """Score tokens by the pooled token's row of a relevance made of attentions and their gradients.
 

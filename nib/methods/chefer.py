@@ -1,7 +1,6 @@
 """Attention relevance of Chefer, Gur and Wolf (ICCV 2021), of the last block or rolled out."""
 
 import torch
-from torch import Tensor
 
 from nib.methods.attention import explain_attention
 from nib.methods.scores import Scores
@@ -27,15 +26,12 @@ def chefer(
 
     def relevance(attentions, gradients):
         positive = [(a * g).clamp(min=0).mean(1) for a, g in zip(attentions, gradients)]
-        return positive[-1] if start_layer is None else _roll_out(positive)
+        if start_layer is None:
+            return positive[-1]
+        total = torch.eye(positive[0].shape[-1], dtype=positive[0].dtype, device=positive[0].device)
+        for each in positive:
+            passed = each @ total
+            total = total + passed if each.shape[1] == each.shape[2] else passed  # a pooling head has one query
+        return total
 
     return explain_attention(clip, pixel_values, input_ids, attention_mask, relevance, batch_size, start_layer)
-
-
-def _roll_out(relevances: list[Tensor]) -> Tensor:
-    """Accumulate (batch, queries, keys) relevances from block to block, residual connections as identity."""
-    total = torch.eye(relevances[0].shape[-1], dtype=relevances[0].dtype, device=relevances[0].device)
-    for relevance in relevances:
-        passed = relevance @ total
-        total = total + passed if relevance.shape[1] == relevance.shape[2] else passed  # a pooling head has one query
-    return total

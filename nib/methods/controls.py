@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from nib.checks import check_number
-from nib.methods.pairs import cut, find_patches, over_pairs, to_scores
+from nib.methods.pairs import average, cut, find_patches, over_pairs, to_scores
 from nib.methods.scores import Scores
 from nib.shapes import HiddenStates, TokenScores
 
@@ -28,18 +28,14 @@ def random(clip, pixel_values, input_ids, attention_mask=None, *, batch_size=64,
         for row, tokens in enumerate(real.cpu()):
             ids = input_ids[row].cpu()[tokens]
             pixels = pixel_values[row if len(pixel_values) > 1 else 0]
-            generator = torch.Generator().manual_seed(_check_sum(seed, ids, pixels))
+            check_sum = zlib.crc32(ids.long().numpy().tobytes(), zlib.crc32(str(seed).encode()))
+            check_sum = zlib.crc32(pixels.detach().float().cpu().numpy().tobytes(), check_sum)
+            generator = torch.Generator().manual_seed(check_sum)
             patches[row] = torch.rand(size[1:], generator=generator, dtype=torch.float32)
             scores[row, tokens] = torch.rand(len(ids), generator=generator, dtype=torch.float32)
         return patches, scores
 
     return _explain_blindly(clip, pixel_values, input_ids, attention_mask, draw, batch_size)
-
-
-def _check_sum(seed: int, ids: Tensor, pixels: Tensor) -> int:
-    """Mix a seed with the contents of a pair into a number below 2^32."""
-    words = zlib.crc32(ids.long().numpy().tobytes(), zlib.crc32(str(seed).encode()))
-    return zlib.crc32(pixels.detach().float().cpu().numpy().tobytes(), words)
 
 
 def center(clip, pixel_values, input_ids, attention_mask=None, *, sigma=0.5, batch_size=64, seed=0) -> Scores:
@@ -91,9 +87,7 @@ def objectness(clip, pixel_values, input_ids, attention_mask=None, *, layer=None
 
 def _distance_from_mean(z: HiddenStates, inner: Tensor) -> TokenScores:
     """Return |z - mean z| over the inner tokens, 0 elsewhere: (batch, tokens)."""
-    weight = inner[..., None].to(z)
-    mean = (weight * z).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
-    return torch.where(inner, (z - mean).norm(dim=-1), 0.0)
+    return torch.where(inner, (z - average(z, inner)).norm(dim=-1), 0.0)
 
 
 def none(clip, pixel_values, input_ids, attention_mask=None, *, batch_size=64, seed=0) -> Scores:

@@ -1,11 +1,8 @@
 """Grad-CAM on the hidden states of a block (Selvaraju et al., ICCV 2017)."""
 
-import torch
-from torch import Tensor
-
 from nib.checks import check_flag
 from nib.methods.gradients import similarity_gradients
-from nib.methods.pairs import cut, find_patches, over_pairs, to_scores
+from nib.methods.pairs import average, cut, find_patches, over_pairs, to_scores
 from nib.methods.scores import Scores
 
 
@@ -34,14 +31,8 @@ def gradcam(
         similarity, *gradients = similarity_gradients(image, text, *states)
         if pool_gradients:
             places = find_patches(image), text.real
-            gradients = [_average(*of_tower) for of_tower in zip(gradients, places)]
+            gradients = [average(*of_tower) for of_tower in zip(gradients, places)]
         image_scores, text_scores = ((g * z).sum(-1).clamp(min=0) for g, z in zip(gradients, states))
         return to_scores(clip, pixel_values, text.real, similarity, image_scores, text_scores)
 
     return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
-
-
-def _average(gradient: Tensor, places: Tensor) -> Tensor:
-    """Average (batch, tokens, width) over the places (batch, tokens) that are True: (batch, 1, width)."""
-    places = places[..., None]
-    return torch.where(places, gradient, 0.0).sum(1, keepdim=True) / places.sum(1, keepdim=True)

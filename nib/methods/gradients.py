@@ -13,18 +13,12 @@ from nib.shapes import HiddenStates, InputIds, PairValues
 
 
 def similarity_gradients(
-    embed_image: Callable[[Tensor], Tensor],
-    embed_text: Callable[[Tensor], Tensor],
-    image_inputs: Tensor,
-    text_inputs: Tensor,
+    embed_image, embed_text, image_inputs: Tensor, text_inputs: Tensor
 ) -> tuple[PairValues, Tensor, Tensor]:
-    """Differentiate cos(embed_image(image_inputs), embed_text(text_inputs)) of each pair, one row of inputs a pair.
+    """Return cos(embed_image(image_inputs), embed_text(text_inputs)), (batch,), and the gradients in both inputs.
 
     Neither tower's inputs reach the other's embedding, so one backward pass gives for each tower the gradient with the
     other embedding held fixed.
-
-    Returns:
-        The cosines (batch,), and the gradients in the shapes of the inputs.
     """
     inputs = [values.detach().requires_grad_() for values in (image_inputs, text_inputs)]
     with torch.enable_grad():
@@ -32,9 +26,7 @@ def similarity_gradients(
     return similarity.detach(), *torch.autograd.grad(similarity.sum(), inputs)
 
 
-def explain_inputs(
-    clip, pixel_values, input_ids, attention_mask, score: Callable[..., tuple[Tensor, Tensor]], batch_size: int
-) -> Scores:
+def explain_inputs(clip, pixel_values, input_ids, attention_mask, score: Callable, batch_size: int) -> Scores:
     """Score patches and tokens by pixels, token embeddings and the gradients of the cosine in both.
 
     Args:

@@ -5,7 +5,7 @@ from torch.nn.functional import cosine_similarity
 
 from nib.checks import check_count
 from nib.methods.attention import open_attention, record
-from nib.methods.pairs import cut, over_pairs, to_scores
+from nib.methods.pairs import average, cut, over_pairs, to_scores
 from nib.methods.scores import Scores
 from nib.pooling_head import run_open
 from nib.shapes import Embeds, TokenScores
@@ -45,15 +45,13 @@ def legrad(clip, pixel_values, input_ids, attention_mask=None, *, blocks=2, batc
 def _add_up(split: Split, targets: Embeds) -> TokenScores:
     """Add up the maps of all blocks after the cut: (batch, tokens)."""
     tower, states, total = split.tower, split.hidden_states.detach(), 0.0
-    weight = split.real[..., None].to(states)
     for block in tower.blocks[split.layer :]:
         with torch.enable_grad(), record([block], tower.attention) as attentions:
             states = block(states.detach().requires_grad_(), **split.arguments)
             if tower.head is not None:
                 embeds, attention, _ = run_open(tower.head, tower.norm(states))
             else:
-                mean = (weight * states).sum(1) / weight.sum(1)
-                embeds, attention = tower.project(mean), attentions[0]
+                embeds, attention = tower.project(average(states, split.real)[:, 0]), attentions[0]
             similarity = cosine_similarity(embeds, targets)
         (gradient,) = torch.autograd.grad(similarity.sum(), attention)  # (batch, heads, queries, tokens)
         queries = split.real[:, None, :, None] if tower.head is None else torch.ones_like(gradient[:, :1, :, :1])

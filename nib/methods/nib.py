@@ -9,15 +9,17 @@ from torch.nn.functional import cosine_similarity
 from nib.checks import check_flag, to_real
 from nib.integrate import anchor, integrate, warn_of_zero
 from nib.integrate import quadrature as place_nodes
-from nib.methods.pairs import check_pairs, find_patches
+from nib.methods.pairs import average, check_pairs, find_patches
 from nib.methods.scores import Scores
-from nib.shapes import HiddenStates, InputIds, PairValues, Targets, TokenScores
+from nib.shapes import HiddenStates, PairValues, Targets, TokenScores
 from nib.towers import Split, TextTower
 
 PAPER = {"n_steps": 10, "quadrature": "riemann_right", "lambda_min": 0.0}
 # "truncated" is ours, not the paper's: the path leaves out the stretch next to 0, on which the layer norms
 # saturate, so that few nodes add up, to F(z) - F(lambda_min z). Chosen in notebook 10, at layer 9.
 PRESETS = {"truncated": {"n_steps": 5, "quadrature": "gausslegendre", "lambda_min": 0.1}}
+# Kinds of tokens that a baseline tells apart; padding keeps its own state and scores 0.
+OUTER, INNER, END, PADDING = range(4)  # class token or begin, patch or word
 
 
 def nib(
@@ -70,20 +72,20 @@ def nib(
         raise ValueError(f"target must be 'cosine' or 'logit', got {target!r}")
     check_pairs(pixel_values, input_ids, attention_mask, batch_size)
     image, text = clip.image.split(pixel_values, image_layer), clip.text.split(input_ids, text_layer, attention_mask)
-    words = clip.text.words(input_ids, attention_mask)
-    of_image["baseline"] = place_baseline(image, _kinds_of_image(image), of_image["baseline"])
-    of_text["baseline"] = place_baseline(text, _kinds_of_text(text, input_ids, words), of_text["baseline"])
+    words, ends = clip.text.words(input_ids, attention_mask), clip.text.find_end(input_ids)
+    image_kinds = torch.where(find_patches(image), INNER, OUTER)
+    text_kinds = torch.where(text.real, OUTER, PADDING).masked_fill(words, INNER).scatter(1, ends[:, None], END)
+    of_image["baseline"] = place_baseline(image, image_kinds, of_image["baseline"])
+    of_text["baseline"] = place_baseline(text, text_kinds, of_text["baseline"])
     with torch.no_grad():
         image_embeds, text_embeds = image(image.hidden_states), text(text.hidden_states)
     similarity = cosine_similarity(image_embeds, text_embeds)
     to_texts = text_embeds[None] if len(image) != len(text) else text_embeds[:, None]  # (pictures, targets, embed)
     to_images = image_embeds.expand(len(text), -1)[:, None]
-    image_scores, image_sums = _add_up(image, to_texts, similarity, batch_size, **of_image)
-    text_scores, text_sums = _add_up(text, to_images, similarity, batch_size, **of_text)
+    image_scores, image_sums = _add_up("image", image, to_texts, similarity, batch_size, **of_image)
+    text_scores, text_sums = _add_up("text", text, to_images, similarity, batch_size, **of_text)
     patches, image_class = clip.image.to_grid(image_scores, clip.grid(pixel_values))
-    sums = {f"image_{name}": values for name, values in image_sums.items()}
-    sums |= {f"text_{name}": values for name, values in text_sums.items()}
-    explained = {"image": patches, "text": text_scores, "image_class": image_class, **sums}
+    explained = {"image": patches, "text": text_scores, "image_class": image_class, **image_sums, **text_sums}
     if target == "logit":
         scale = clip.model.logit_scale.exp()
         explained = {name: None if values is None else scale * values for name, values in explained.items()}
@@ -101,14 +103,15 @@ def resolve_path(preset: str | None, **path: Any) -> dict[str, Any]:
 
 
 def _add_up(
-    split: Split, targets: Targets, similarity: PairValues, batch_size: int, **path
+    side: str, split: Split, targets: Targets, similarity: PairValues, batch_size: int, **path
 ) -> tuple[TokenScores, dict[str, PairValues]]:
     """Integrate one tower: scores (captions, tokens), and what they should add up to and miss."""
     scores, start = integrate(split, targets, batch_size=batch_size, **path)
     scores, total = scores.flatten(0, 1), scores.sum(-1).flatten()  # (captions, tokens), (captions,)
     zero = anchor(split, targets, path["baseline"]) if path["lambda_min"] else start
     difference, whole = similarity - start.flatten(), similarity - zero.flatten()
-    return scores, dict(difference=difference, gap=total - difference, gap_from_zero=total - whole)
+    gaps = {f"{side}_gap": total - difference, f"{side}_gap_from_zero": total - whole}
+    return scores, {f"{side}_difference": difference, **gaps}
 
 
 def _split_path(**path) -> tuple[dict, dict]:
@@ -129,10 +132,6 @@ def _split_path(**path) -> tuple[dict, dict]:
     return tuple(sides)
 
 
-# Kinds of tokens that a baseline tells apart; padding keeps its own state and scores 0.
-OUTER, INNER, END, PADDING = range(4)  # class token or begin, patch or word
-
-
 def place_baseline(split: Split, kinds: Tensor, baseline: str | Tensor) -> HiddenStates | None:
     """Return the state that each token, of `kinds` (batch, tokens), has at the start of the path, or None for zero."""
     z, n_kinds = split.hidden_states, 2 + int((kinds == END).any())
@@ -148,15 +147,5 @@ def place_baseline(split: Split, kinds: Tensor, baseline: str | Tensor) -> Hidde
         return torch.where((kinds == PADDING)[..., None], z, states[kinds])
     if baseline == "zero":
         return None
-    inner = (kinds == INNER)[..., None].to(z)  # (batch, tokens, 1)
-    mean = (inner * z).sum(1, keepdim=True) / inner.sum(1, keepdim=True).clamp(min=1)
-    return torch.where(inner.bool(), mean, z)
-
-
-def _kinds_of_image(image: Split) -> Tensor:
-    return torch.where(find_patches(image), INNER, OUTER)
-
-
-def _kinds_of_text(text: Split, input_ids: InputIds, words: Tensor) -> Tensor:
-    kinds = torch.where(text.real, OUTER, PADDING).masked_fill(words, INNER)
-    return kinds.scatter(1, text.tower.find_end(input_ids)[:, None], END)
+    inner = kinds == INNER
+    return torch.where(inner[..., None], average(z, inner), z)

@@ -13,7 +13,7 @@ from nib.checks import check_count, check_finite, check_normalised, check_seed, 
 from nib.clip import HookedCLIP, run_ready
 from nib.methods.scores import Scores
 from nib.pictures import warn_of_raw
-from nib.shapes import Embeds, InputIds, PairValues
+from nib.shapes import Embeds, InputIds, PairValues, TokenScores
 from nib.towers import Split
 
 
@@ -196,6 +196,19 @@ def find_patches(image: Split) -> Tensor:
     _, tokens, _ = image.hidden_states.shape
     places = torch.arange(tokens, device=image.hidden_states.device)
     return (places >= image.tower.class_tokens).expand(len(image), -1)
+
+
+def average(states: Tensor, places: Tensor) -> Tensor:
+    """Average states over the tokens in `places`, (batch, tokens) boolean: (batch, 1, width)."""
+    places = places[..., None]
+    return torch.where(places, states, 0.0).sum(1, keepdim=True) / places.sum(1, keepdim=True).clamp(min=1)
+
+
+def stretch(scores: TokenScores, among: Tensor) -> tuple[TokenScores, Tensor]:
+    """Stretch each row to [0, 1] over the tokens in `among`; all ones where those are equal, and which rows are so."""
+    low = torch.where(among, scores, torch.inf).amin(1, keepdim=True)
+    high = torch.where(among, scores, -torch.inf).amax(1, keepdim=True)
+    return torch.where(high > low, (scores - low) / (high - low), 1.0), (high <= low)[:, 0]
 
 
 def to_scores(

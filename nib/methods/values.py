@@ -14,7 +14,7 @@ from torch.nn.functional import cosine_similarity, linear, normalize, scaled_dot
 from nib import pooling_head
 from nib.checks import check_count
 from nib.clip import HookedCLIP
-from nib.methods.pairs import cut, find_patches, over_pairs, to_scores
+from nib.methods.pairs import cut, find_patches, over_pairs, stretch, to_scores
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, Embeds, InputIds, TokenScores
 from nib.towers import Split, of_this_thread
@@ -83,9 +83,7 @@ def _weigh(opened: Opened, gradients: Tensor, among: Tensor) -> TokenScores:
     with torch.no_grad():
         gradient = gradients[torch.arange(len(gradients), device=gradients.device), opened.rows]  # (batch, width)
         cosines = cosine_similarity(opened.out(opened.query)[:, None], opened.out(opened.keys), dim=-1)
-        low = torch.where(among, cosines, torch.inf).amin(1, keepdim=True)
-        high = torch.where(among, cosines, -torch.inf).amax(1, keepdim=True)
-        weights = torch.where(high > low, (cosines - low) / (high - low), 1.0)
+        weights, _ = stretch(cosines, among)
         return torch.where(among, weights * (opened.values @ gradient[..., None])[..., 0], 0.0)
 
 

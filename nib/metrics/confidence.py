@@ -5,7 +5,6 @@ Each input is multiplied by its own map, stretched to [0, 1], and the similarity
 nothing, so smooth and bright maps do well: compare with the controls.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -16,8 +15,7 @@ from nib.checks import check_choice, check_count, shorten
 from nib.clip import HookedCLIP, run_ready
 from nib.heatmaps import to_heatmap
 from nib.methods.gradients import token_embeddings
-from nib.methods.pairs import batches, check_scores, embed_pairs
-from nib.methods.scores import Scores
+from nib.methods.pairs import batches, check_scores, embed_pairs, stretch
 from nib.metrics.registry import Metric, Value
 from nib.shapes import Embeds, GridScores, PairValues, PixelScores, TokenScores
 
@@ -39,15 +37,7 @@ DARK = 0.1
 @run_ready
 @torch.no_grad()
 def confidence(
-    clip,
-    pixel_values,
-    input_ids,
-    attention_mask,
-    scores: Scores,
-    protocol: str = "paper",
-    batch_size: int = 64,
-    sides: Sequence[str] = SIDES,
-    embeds: tuple[Embeds, Embeds] | None = None,
+    clip, pixel_values, input_ids, attention_mask, scores, protocol="paper", batch_size=64, sides=SIDES, embeds=None
 ) -> dict[str, PairValues]:
     """Compare the similarity o of each pair with s, that of the input weighted by its map.
 
@@ -65,8 +55,9 @@ def confidence(
 
     Args:
         clip, pixel_values, input_ids, attention_mask, batch_size: see `nib.methods`.
-        scores: of these pairs, of any unit: only the order and spacing within a map matter. The map at pixels is
-            taken where a method has one.
+        scores: `Scores` of these pairs, of any unit: only the order and spacing within a map matter. The map at pixels
+            is taken where a method has one.
+        protocol: one of `PROTOCOLS`.
         sides: which of `SIDES` to measure; pictures are measured the same under both protocols, but for constant maps.
         embeds: of the pictures and of the captions, (batch, embed) each; None where they are not known yet.
 
@@ -98,7 +89,11 @@ def confidence(
         image, text = (part[rows] for part in embeds)
         found = {}
         if "image" in sides:
-            heatmap, constant = _stretch_picture(scores.image_map[rows], pictures, protocol)
+            maps = scores.image_map[rows]
+            heatmap, constant = to_heatmap(maps, tuple(pictures.shape[-2:])).to(pictures), is_constant(maps)
+            if protocol == "released":
+                masks_all = constant & (maps[:, 0, 0] <= 0)
+                heatmap = torch.where(masks_all[:, None, None], 0.0, heatmap)
             found |= {"dark_share": (heatmap < DARK).to(image).mean((1, 2)), "constant_map": constant.to(image)}
             weighted = clip.image.embed(heatmap[:, None] * pictures)
             found |= _compare("image", cosine_similarity(image, text), cosine_similarity(weighted, text))
@@ -143,19 +138,10 @@ def is_constant(scores: GridScores | PixelScores) -> Tensor:
     return (scores == scores[:, :1, :1]).all(2).all(1)
 
 
-def _stretch_picture(scores: GridScores | PixelScores, pixel_values, protocol: str) -> tuple[PixelScores, Tensor]:
-    """Return the maps at pixels, in [0, 1], and which of them are constant."""
-    heatmap, constant = to_heatmap(scores, tuple(pixel_values.shape[-2:])).to(pixel_values), is_constant(scores)
-    if protocol == "released":
-        masks_all = constant & (scores[:, 0, 0] <= 0)
-        heatmap = torch.where(masks_all[:, None, None], 0.0, heatmap)
-    return heatmap, constant
-
-
 def _weigh_words(clip, input_ids, attention_mask, scores: TokenScores) -> tuple:
     """Cut the text tower for "paper"; return its ids, the weights of its tokens, and which maps are constant, too."""
     words = clip.text.words(input_ids, attention_mask)
-    stretched, constant = _stretch(scores, words)
+    stretched, constant = stretch(scores, words)
     return clip.text.split(input_ids, 0, attention_mask), input_ids, torch.where(words, stretched, 1.0), constant
 
 
@@ -166,16 +152,9 @@ def _weigh_stripped(clip, input_ids, attention_mask, scores: TokenScores) -> tup
     # Padding gets the smallest id, so that it is never the largest; a causal tower does not see it.
     ids = torch.where(words, input_ids[:, 1:], 0)
     split = replace(clip.text.split(ids, 0, words.long()), pool_index=ids.argmax(1))
-    stretched, constant = _stretch(scores, real)
+    stretched, constant = stretch(scores, real)
     masks_all = constant & (scores[:, 0] <= 0)
     stretched = torch.where(words, torch.where(masks_all[:, None], 0.0, stretched)[:, 1:], 1.0)
     same = ids[:, :, None] == ids[:, None]  # (batch, tokens, tokens)
     weights = torch.where(same, stretched[:, None], 1.0).prod(-1)
     return split, ids, weights, constant
-
-
-def _stretch(scores: TokenScores, among: Tensor) -> tuple[TokenScores, Tensor]:
-    """Stretch each row to [0, 1] over the tokens in `among`; all ones where those are equal, and which rows are so."""
-    low = torch.where(among, scores, torch.inf).amin(1, keepdim=True)
-    high = torch.where(among, scores, -torch.inf).amax(1, keepdim=True)
-    return torch.where(high > low, (scores - low) / (high - low), 1.0), (high <= low)[:, 0]

@@ -106,19 +106,13 @@ def randomisation(
 
 @run_ready
 def infidelity(
-    clip,
-    pixel_values,
-    input_ids,
-    attention_mask,
-    scores: Scores,
-    n_samples: int = 32,
-    share: float = 0.2,
-    seed: int = 0,
+    clip, pixel_values, input_ids, attention_mask, scores: Scores, n_samples=32, share=0.2, seed=0
 ) -> PairValues:
     """Return captum's infidelity of the picture's map: how badly it predicts what painted patches cost.
 
     E[(I . A - (F(x) - F(x - I)))^2] over draws of patches that are painted in the mean colour, each with probability
-    `share`; I . A is the sum of their scores, scaled so that the error is least (captum's `normalize`).
+    `share`; I . A is the sum of their scores, scaled so that the error is least (captum's `normalize`). The first four
+    arguments are those of `nib.methods`.
 
     Returns:
         (batch,), at least 0, in squared cosine units, lower is better.
@@ -155,11 +149,7 @@ def infidelity(
 
 
 def max_sensitivity(
-    pixel_values: PixelValues,
-    explain: Callable[[PixelValues], GridScores],
-    radius: float = 0.02,
-    n_samples: int = 4,
-    seed: int = 0,
+    pixel_values: PixelValues, explain: Callable[[PixelValues], GridScores], radius=0.02, n_samples=4, seed=0
 ) -> PairValues:
     """Return captum's largest relative change of a map under noise in the picture.
 
@@ -223,9 +213,11 @@ def _measure_sensitivity(case: Case) -> dict[str, PairValues]:
 
 
 HIGH, LOW = Value(True, "share"), Value(False, "correlation")
-ABSENT_PROMPT = Metric(
-    {"absent_peak": HIGH, "absent_mass": HIGH, "absent_agreement": LOW}, _measure_absent, needs="absent"
-)
-RANDOMISATION = Metric({f"randomised_{stage}": LOW for stage in ("projection", "late", "all")}, _measure_randomised)
-INFIDELITY = Metric({"infidelity": Value(False, "squared cosine")}, _measure_infidelity)
-MAX_SENSITIVITY = Metric({"max_sensitivity": Value(False, "relative change")}, _measure_sensitivity)
+ABSENT = {"absent_peak": HIGH, "absent_mass": HIGH, "absent_agreement": LOW}
+RANDOMISED = {f"randomised_{stage}": LOW for stage in ("projection", "late", "all")}
+DEPENDENCE = {
+    "infidelity": Metric({"infidelity": Value(False, "squared cosine")}, _measure_infidelity),
+    "absent_prompt": Metric(ABSENT, _measure_absent, needs="absent"),
+    "randomisation": Metric(RANDOMISED, _measure_randomised),
+    "max_sensitivity": Metric({"max_sensitivity": Value(False, "relative change")}, _measure_sensitivity),
+}
