@@ -7,7 +7,7 @@ from torch.nn.functional import cosine_similarity, logsigmoid
 from nib.checks import check_count, check_number
 from nib.methods.pairs import cut, over_pairs, to_scores
 from nib.methods.scores import Scores
-from nib.shapes import Embeds, HiddenStates, TokenScores
+from nib.shapes import Embeds, HiddenStates
 from nib.towers import Split
 
 
@@ -50,8 +50,7 @@ def m2ib(
         n_steps: forward passes, at least 1.
         n_noise: noise copies a pass, at least 1, drawn anew for each.
         alpha_init: where alpha starts: 5 lets 99.3 % of z through.
-        batch_size: rows of hidden states at once, pairs times noise copies; at least one pair
-            with all its copies.
+        batch_size: rows of hidden states at once, pairs times noise copies; at least one pair with all its copies.
         seed: of the noise, which all pairs share: a pair scores the same in any batch.
 
     Returns:
@@ -105,7 +104,7 @@ def capacity(alpha: Tensor, z: HiddenStates) -> Tensor:
     return -logsigmoid(-alpha) + ((1 - passed) ** 2 + (passed * z) ** 2 - 1) / 2
 
 
-def _fit(split: Split, targets: Embeds, noise: Tensor, beta: float, lr: float, alpha_init: float) -> TokenScores:
+def _fit(split: Split, targets: Embeds, noise: Tensor, beta: float, lr: float, alpha_init: float) -> HiddenStates:
     """Fit alpha, (batch, tokens, width), of all pairs at once; Adam is element-wise, so pairs stay apart."""
     z, tokens = split.hidden_states, split.real
     elements = tokens.sum(1, keepdim=True)[..., None] * z.shape[-1]  # (batch, 1, 1)

@@ -22,22 +22,14 @@ from nib.towers import Split, of_this_thread
 
 @dataclass
 class Opened:
-    """One attention, with all heads joined.
+    """One attention, with all heads joined."""
 
-    Attributes:
-        query: (batch, width), of the pooled token, or of the probe of a pooling head.
-        keys, values: (batch, tokens, width).
-        outputs: (batch, queries, width), before the out-projection, in the graph of the embeddings.
-        rows: (batch,), which of the queries is the pooled token's.
-        out: the out-projection.
-    """
-
-    query: Tensor
-    keys: Tensor
+    query: Tensor  # (batch, width), of the pooled token, or of the probe of a pooling head
+    keys: Tensor  # (batch, tokens, width), as are the values
     values: Tensor
-    outputs: Tensor
-    rows: Tensor
-    out: nn.Module
+    outputs: Tensor  # (batch, queries, width), before the out-projection, in the graph of the embeddings
+    rows: Tensor  # (batch,), which of the queries is the pooled token's
+    out: nn.Module  # the out-projection
 
 
 def grad_eclip(clip, pixel_values, input_ids, attention_mask=None, *, text_blocks=8, batch_size=64, seed=0) -> Scores:

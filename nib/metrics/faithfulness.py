@@ -105,6 +105,7 @@ def randomisation(
 
 
 @run_ready
+@torch.no_grad()
 def infidelity(
     clip, pixel_values, input_ids, attention_mask, scores: Scores, n_samples=32, share=0.2, seed=0
 ) -> PairValues:
@@ -125,9 +126,7 @@ def infidelity(
         raise ValueError(f"share must be in (0, 1), got {share}")
     check_scores(clip, pixel_values, input_ids, attention_mask, scores, on_grid=True)
     side, values = clip.image.patch, []
-    with torch.no_grad():
-        targets = clip.text.embed(input_ids, attention_mask)
-    for row, target in enumerate(targets):
+    for row, target in enumerate(clip.text.embed(input_ids, attention_mask)):
         picture = pixel_values[row if len(pixel_values) > 1 else 0][None]
         generator = torch.Generator().manual_seed(seed)
 
@@ -137,14 +136,12 @@ def infidelity(
             return pixels.expand_as(inputs), inputs * (1 - pixels)  # the mask, which the map is multiplied with
 
         def similarity(x, target=target):
-            with torch.no_grad():
-                return cosine_similarity(clip.image.embed(x), target[None])
+            return cosine_similarity(clip.image.embed(x), target[None])
 
         pixels = spread(scores.image[row][None], side, picture)
         attribution = (pixels / (side**2 * picture.shape[1])).expand_as(picture).to(picture)
-        with torch.no_grad():
-            options = dict(n_perturb_samples=n_samples, normalize=True)
-            values.append(measure(similarity, perturb, picture, attribution, **options))
+        options = dict(n_perturb_samples=n_samples, normalize=True)
+        values.append(measure(similarity, perturb, picture, attribution, **options))
     return torch.cat(values)
 
 
@@ -174,13 +171,11 @@ def max_sensitivity(
         raise ValueError(f"pixel_values must be floats (batch, channels, height, width), got {found}")
 
     def perturb(inputs):  # the same draws for every picture, so that none depends on the others of its batch
-        inputs = inputs[0] if isinstance(inputs, tuple) else inputs
         draws = len(inputs) // len(pixel_values), *inputs.shape[1:]
         noise = torch.rand(draws, generator=torch.Generator().manual_seed(seed)).to(inputs)
-        noise = noise.repeat(len(pixel_values), 1, 1, 1)
-        return inputs + radius * (2 * noise - 1)
+        return inputs + radius * (2 * noise.repeat(len(pixel_values), 1, 1, 1) - 1)
 
-    def explain_one(inputs):  # captum wraps what it was given, and puts all draws of a picture one after another
+    def explain_one(inputs):  # captum wraps what it was given, not what is perturbed: all draws of a picture in a row
         inputs = inputs[0] if isinstance(inputs, tuple) else inputs
         draws = inputs.unflatten(0, (len(pixel_values), -1)).unbind(1)
         with torch.enable_grad():

@@ -3,7 +3,7 @@
 Removal curves follow Samek et al. (2017) and Petsiuk et al. (RISE, 2018), their symmetric gain Bluecher et al. (2024).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +13,6 @@ from torch.nn.functional import conv2d, cosine_similarity, pad
 from nib.checks import check_choice, check_count, check_seed
 from nib.clip import HookedCLIP, run_ready
 from nib.methods.pairs import batches, check_scores
-from nib.methods.scores import Scores
 from nib.metrics.registry import Case, Metric, Value
 from nib.shapes import Embeds, GridScores, PairValues, PixelValues
 
@@ -47,16 +46,7 @@ class RemovalCurves:
 @run_ready
 @torch.no_grad()
 def removal_curves(
-    clip,
-    pixel_values,
-    input_ids,
-    attention_mask,
-    scores: Scores,
-    removal: str | None = None,
-    n_steps: int = 7,
-    batch_size: int = 64,
-    seed: int = 0,
-    sides: Sequence[str] = SIDES,
+    clip, pixel_values, input_ids, attention_mask, scores, removal=None, n_steps=7, batch_size=64, seed=0, sides=SIDES
 ) -> RemovalCurves:
     """Remove patches, and words, by their scores in equal steps, and follow the similarity.
 
@@ -67,13 +57,13 @@ def removal_curves(
         curves.summarise()["image_srg"]
 
     Args:
+        clip, pixel_values, input_ids, attention_mask, batch_size: see `nib.methods`.
+        scores: `Scores` of these pairs.
         removal: of patches, one of `REMOVALS`: "left_out" of the sequence of tokens, "mean_colour" or "blurred" in the
             picture. None for "left_out" where there is a class token, which alone may be left, else "mean_colour".
         n_steps: steps, at least 1: after step j of n the share j / n is gone, rounded to whole patches or words.
         seed: of the order among equal scores; the same for all pairs with as many patches.
         sides: which of "image" and "text".
-
-    The other arguments are those of `nib.methods`.
 
     Raises:
         ValueError: a parameter out of its range, "left_out" on a tower that would be left without a token, or scores
