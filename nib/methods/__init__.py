@@ -12,7 +12,7 @@ Args:
     layer: blocks run before the states are read, in both towers, or two numbers, of image and text. None for 3/4 of
         the blocks of each, the paper's 9 of 12, with NIB; for one more, 10 of 12, with all other methods that have it.
     batch_size: rows at once (pairs, or copies of their inputs or states); bounds memory, changes results by rounding.
-    seed: of what is random. Deterministic methods take it too, so that all can be called alike.
+    seed: of what is random: a pair scores the same in any batch. Deterministic methods take it too.
 
 Returns:
     `Scores`, in the units that the method states.

@@ -21,16 +21,13 @@ def agi(
     minus the sum of dF times the steps is added to the map: what F loses on the way. A caption walks likewise towards
     other pictures of the call, in its token embeddings. A single pair has no others: it walks to where F falls, G = -F.
 
-    So a map depends on the pairs that are explained together; give the same call the same pairs.
+    So a map depends on the pairs that are explained together; give the same call the same pairs. Scores are signed, in
+    cosine units: patches sum over their pixels, words over their embeddings.
 
     Args:
         n_others: captions, and pictures, that are walked to, at least 1; all where there are fewer.
         n_steps: steps of a walk, at least 1.
         step_size: of a step in each element, more than 0, in units of normalised pixels and of token embeddings.
-
-    Returns:
-        Signed scores in cosine units: patches sum over their pixels, words over their embeddings; a class token has
-        none.
     """
     check_count("n_others", n_others, limit="nodes")
     check_count("n_steps", n_steps, limit="nodes")

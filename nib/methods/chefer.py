@@ -14,14 +14,11 @@ def chefer(
     With a `start_layer` these are rolled out as the authors define it (Eq. 5 and 6): R = I, and R <- R + A_bar R for
     each block from `start_layer` on. The score of token j is R[pooled, j], the pooled token's own 1 from the identity
     included. The released code of the NIB paper takes the last block alone, without the identity, which is the default
-    here: its tables measure that, not the rollout. See `nib.methods.attention`.
+    here: its tables measure that, not the rollout. See `nib.methods.attention`. Scores are at least 0, in logit units.
 
     Args:
         start_layer: first block of the rollout, in both towers, from 0 to the number of blocks less 1; None for A_bar
             of the last block alone.
-
-    Returns:
-        Scores, at least 0, in logit units.
     """
 
     def relevance(attentions, gradients):

@@ -17,9 +17,6 @@ def random(clip, pixel_values, input_ids, attention_mask=None, *, batch_size=64,
 
     Each pair draws from a generator of its own, seeded by `seed` and a check sum of its pixels and tokens: unlike pairs
     get unlike maps, and a pair gets the same map in any batch.
-
-    Returns:
-        Scores in [0, 1), without unit.
     """
 
     def draw(pixel_values, input_ids, real, words, size):
@@ -39,16 +36,10 @@ def random(clip, pixel_values, input_ids, attention_mask=None, *, batch_size=64,
 
 
 def center(clip, pixel_values, input_ids, attention_mask=None, *, sigma=0.5, batch_size=64, seed=0) -> Scores:
-    """Score patches by a Gaussian at the middle of the picture, words by a triangle over the caption.
+    """Score patches by a Gaussian at the middle of the picture, words by a triangle over the caption, in [0, 1].
 
-    Photographers put things in the middle, so this beats chance. Begin and end score 0, the middle
-    word highest, and the first and last word more than 0.
-
-    Args:
-        sigma: standard deviation of the Gaussian in half sides of the picture, more than 0.
-
-    Returns:
-        Scores in [0, 1], without unit.
+    Photographers put things in the middle, so this beats chance. Begin and end score 0, the middle word highest, and
+    the first and last word more than 0. `sigma` is the standard deviation in half sides of the picture, more than 0.
     """
     sigma = check_number("sigma", sigma, 0, open_end=True)
 
@@ -67,9 +58,7 @@ def objectness(clip, pixel_values, input_ids, attention_mask=None, *, layer=None
 
     The map of a picture is the same whatever the text says: it shows where there is something, and on scenes of one
     object that is enough to lie on it. A method that explains the text must beat it against the *other* objects.
-
-    Returns:
-        Euclidean distances, at least 0; begin and end score 0.
+    Scores are Euclidean distances; begin and end score 0.
     """
     layers = clip.layers(layer, later=1)
 
@@ -91,11 +80,7 @@ def _distance_from_mean(z: HiddenStates, inner: Tensor) -> TokenScores:
 
 
 def none(clip, pixel_values, input_ids, attention_mask=None, *, batch_size=64, seed=0) -> Scores:
-    """Score every patch and every token 1: the map that masks nothing, the reference of all metrics.
-
-    Returns:
-        Ones, zero at padding.
-    """
+    """Score every patch and every token 1, padding 0: the map that masks nothing, the reference of all metrics."""
 
     def draw(pixel_values, input_ids, real, words, size):
         return torch.ones(size), torch.ones(real.shape)

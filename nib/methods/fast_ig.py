@@ -9,10 +9,7 @@ def fast_ig(clip, pixel_values, input_ids, attention_mask=None, *, batch_size=64
 
     The score of token j is the mean over heads of A[pooled, j] * d logit / d A[pooled, j], A the attention
     probabilities of the last block: see `nib.methods.attention`. The method that is cited under this name (Hesse et
-    al., 2021) is input times gradient: `input_x_gradient`.
-
-    Returns:
-        Signed scores in logit units: positive ones raise the similarity.
+    al., 2021) is input times gradient: `input_x_gradient`. Scores are signed, in logit units.
     """
 
     def relevance(attentions, gradients):

@@ -14,13 +14,7 @@ def gradcam(
     The gradient is that of the cosine, the other embedding held fixed. As cited (Eq. 1 and 2 of Selvaraju et al.) the
     gradient is first averaged over positions, so that each channel has one weight: `pool_gradients=True`, which the
     released code does not do. The positions averaged over are the patches, and for text the tokens of the caption; the
-    class token is no place on a map.
-
-    Args:
-        pool_gradients: average the gradient over positions first.
-
-    Returns:
-        Scores, at least 0, in cosine units to first order.
+    class token is no place on a map. Scores are at least 0, in cosine units to first order.
     """
     check_flag("pool_gradients", pool_gradients)
     layers = clip.layers(layer, later=1)

@@ -11,11 +11,8 @@ def input_x_gradient(clip, pixel_values, input_ids, attention_mask=None, *, batc
 
     Patches sum over their pixels and channels, words over the width of the token embedding, before positions are added.
     The other embedding is held fixed. For a network without biases this is integrated gradients from zero in one pass;
-    CLIP has biases. What the released code calls FastIG is attention times its gradient (`fast_ig`).
-
-    Returns:
-        Signed scores in cosine units to first order, against the mean colour and a zero embedding.
-        A class token has no pixels and no score.
+    CLIP has biases. What the released code calls FastIG is attention times its gradient (`fast_ig`). Scores are signed,
+    in cosine units to first order, against the mean colour and a zero embedding.
     """
     patch = clip.image.patch
 

@@ -19,13 +19,10 @@ def legrad(clip, pixel_values, input_ids, attention_mask=None, *, blocks=2, batc
     block's output over its tokens, and the map the mean over heads and queries of relu(ds_l / dA_l); the maps are added
     up (Bousselham et al., LeGrad, 2024). Where a head pools all tokens, s_l comes from the head applied to the block's
     output, and the gradient is that of the head's attention. For text the mean is over the tokens that are no padding,
-    which is ours: the method is defined for pictures.
+    which is ours: the method is defined for pictures. Scores are at least 0, in cosine units per unit of attention.
 
     Args:
         blocks: how many of the last, at least 1; all where there are fewer.
-
-    Returns:
-        Scores, at least 0, in cosine units per unit of attention.
     """
     check_count("blocks", blocks)
     layers = [max(0, len(tower.blocks) - blocks) for tower in (clip.image, clip.text)]

@@ -20,14 +20,11 @@ def lime(
 
     Patches are painted in the mean colour and token embeddings set to zero, each with probability 1/2; a ridge
     regression is fitted to the similarities, samples near the whole input weighing more (captum's default kernel).
+    Scores are signed, in cosine units: what the similarity gains by a patch or word. Begin, end and padding score 0.
 
     Args:
-        n_samples: samples of each picture and of each caption, at least 1.
+        n_samples: samples of each picture and of each caption, at least 1, the same for all pairs of a size.
         alpha: of the ridge regression, at least 0.
-        seed: of the samples, which all pairs of a size share: a pair scores the same in any batch.
-
-    Returns:
-        Signed scores in cosine units: what the similarity gains by a patch or word. Begin, end and padding score 0.
     """
     from captum._utils.models.linear_model import SkLearnRidge  # takes a second, which `import nib` should not
     from captum.attr import Lime

@@ -33,12 +33,12 @@ def m2ib(
 
         beta * mean(KL) - mean(cos),
 
-    KL being that of p(z_tilde given z) = N(lambda z, (1 - lambda)^2) from N(0, 1), averaged over
-    tokens and width, cos being averaged over the noise copies, the other embedding held fixed. Only
-    the blocks after the bottleneck run at each step. Padding has no part in the mean over tokens.
+    KL being that of p(z_tilde given z) = N(lambda z, (1 - lambda)^2) from N(0, 1), averaged over tokens and width, cos
+    being averaged over the noise copies, the other embedding held fixed. Padding has no part in the mean over tokens.
 
     The map is the capacity of the last forward pass, as released: `n_steps` passes, one update of alpha between each
-    and the next.
+    and the next. Scores are at least 0, in nats: the KL summed over the width. They say how much is used, not whether
+    it raises the similarity.
 
     Differs from the released code: log (1 - lambda) is computed from alpha, so the KL is finite where lambda rounds to
     1; that code has an infinite term there, which its `nansum` keeps. The noise comes from a seed. Its parameter `var`
@@ -48,14 +48,9 @@ def m2ib(
         beta: weight of the KL, at least 0.
         lr: learning rate of Adam, more than 0.
         n_steps: forward passes, at least 1.
-        n_noise: noise copies a pass, at least 1, drawn anew for each.
+        n_noise: noise copies a pass, at least 1, drawn anew for each, and shared by all pairs.
         alpha_init: where alpha starts: 5 lets 99.3 % of z through.
         batch_size: rows of hidden states at once, pairs times noise copies; at least one pair with all its copies.
-        seed: of the noise, which all pairs share: a pair scores the same in any batch.
-
-    Returns:
-        Scores, at least 0, in nats: the KL in the last pass, summed over the width. They say how
-        much is used, not whether it raises the similarity.
     """
     check_count("n_steps", n_steps, limit="nodes")
     check_count("n_noise", n_noise, limit="nodes")
@@ -84,8 +79,8 @@ def m2ib(
 def draw_noise(z: HiddenStates, n_steps: int, n_noise: int, seed: int) -> Tensor:
     """Draw N(0, 1) for each step, copy, token and channel: (n_steps, n_noise, tokens, width).
 
-    Token after token from one generator, so that padding leaves the noise of a caption as it is;
-    in float32 on the CPU, so that every device and precision sees the same.
+    Token after token from one generator, so that padding leaves the noise of a caption as it is; in float32 on the CPU,
+    so that every device and precision sees the same.
     """
     generator = torch.Generator().manual_seed(seed)
     _, tokens, width = z.shape

@@ -20,14 +20,12 @@ def mfaba(
 
     Differs from the released code: there the steps of the text move the whole embedding table, so that a token that
     occurs twice moves by the sign of the summed gradient; here each position moves by its own. There the text is on the
-    logit, which multiplies its scores by exp(logit_scale) and changes no step.
+    logit, which multiplies its scores by exp(logit_scale) and changes no step. Scores are at least 0, in cosine units:
+    to first order what all steps together take away.
 
     Args:
         n_steps: steps, at least 1; the paper's default.
         step_size: of a step in each element, more than 0, in units of the embeddings; the paper's default.
-
-    Returns:
-        Scores, at least 0, in cosine units: to first order what all steps together take away.
     """
     check_count("n_steps", n_steps, limit="nodes")
     step_size = check_number("step_size", step_size, 0, open_end=True)

@@ -11,11 +11,7 @@ def pixel_gradient(clip, pixel_values, input_ids, attention_mask=None, *, batch_
 
     A word has no pixels: its score is the sum over the width of the absolute gradient with respect to its token
     embedding. The other embedding is held fixed. What the released code calls a saliency map is the gradient of an
-    attention (`saliency`).
-
-    Returns:
-        Scores, at least 0: cosine per unit of a normalised pixel, or of an embedding. A class token
-        has no pixels and no score.
+    attention (`saliency`). Scores are at least 0: cosine per unit of a normalised pixel, or of an embedding.
     """
 
     def score(pixels, embeddings, pixel_gradients, embedding_gradients):

@@ -38,13 +38,14 @@ def rise(
     smooth: grids of 0 and 1, upsampled bilinearly and shifted at random. They multiply normalised pixels, so 0 is the
     mean colour. Masks of the caption are the same in one dimension, along its tokens, begin and end included; they
     multiply the token embeddings, before positions are added. The other embedding is held fixed. With few cells and
-    p = 0.1 about half of the masks of a caption keep nothing.
+    p = 0.1 about half of the masks of a caption keep nothing. Scores are in cosine units, an average of similarities,
+    of any sign, not a difference.
 
     Differs from the released code: the masks come from a seed, not from a cache file in the working directory; beside
     the map at pixels (`image_pixels`) its mean in each patch is kept.
 
     Args:
-        n_masks: masks of the picture, at least 1; the paper's default.
+        n_masks: masks of the picture, at least 1, the same for all pairs; the paper's default.
         grid: cells of a mask along each side, at least 1.
         p: probability that a cell is kept, in (0, 1].
         text_masks: masks of the caption, at least 1.
@@ -52,11 +53,6 @@ def rise(
             for each token and channel, closest to the paper's definition.
         by_coverage: divide the sum at each pixel or token by how much of it the masks kept, not by its
             expectation n_masks * p: otherwise the map shows where the masks happened to fall.
-        seed: of the masks. All pairs see the same: a pair scores the same in any batch.
-
-    Returns:
-        Scores in cosine units: an average of similarities, of any sign, not a difference. A class
-        token has no pixels and no score.
     """
     check_count("n_masks", n_masks, limit="samples")
     check_count("text_masks", text_masks, limit="samples")

@@ -9,10 +9,7 @@ def saliency(clip, pixel_values, input_ids, attention_mask=None, *, batch_size=6
 
     The score of token j is the mean over heads of abs(d logit / d A[pooled, j]), A the attention probabilities of the
     last block: see `nib.methods.attention`. The method that is cited under this name, the gradient of the pixels
-    (Simonyan et al., 2014), is `pixel_gradient`.
-
-    Returns:
-        Scores, at least 0, in logit units per unit of attention.
+    (Simonyan et al., 2014), is `pixel_gradient`. Scores are at least 0, in logit units per unit of attention.
     """
 
     def relevance(attentions, gradients):

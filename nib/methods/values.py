@@ -1,7 +1,8 @@
 """Read token embeddings off the values of the last attention: Grad-ECLIP, MaskCLIP and CLIP Surgery.
 
 In the last block the pooled token is a weighted sum of the values of all tokens, so a value, sent through the rest of
-the tower, says what its token alone would contribute.
+the tower, says what its token alone would contribute. `mask_clip` and `clip_surgery` send it there, and refuse towers
+whose blocks norm after the attention (AltCLIP's and ChineseCLIP's text) with a ValueError.
 """
 
 from contextlib import ExitStack
@@ -42,13 +43,11 @@ def grad_eclip(clip, pixel_values, input_ids, attention_mask=None, *, text_block
     tokens, its attention is the last one.
 
     Differs from its authors' code: that joins the heads into one for the forward pass, so that it explains another
-    similarity; here the model's own heads stay.
+    similarity; here the model's own heads stay. Scores are at least 0, in cosine units to first order; of words in
+    shares of their sum. Begin and end score 0.
 
     Args:
         text_blocks: blocks of the text tower that are added up, at least 1; all where there are fewer.
-
-    Returns:
-        Scores, at least 0, in cosine units to first order; of words in shares of their sum. Begin and end score 0.
     """
     check_count("text_blocks", text_blocks)
     layers = len(clip.image.blocks) - 1, max(0, len(clip.text.blocks) - text_blocks)
@@ -85,12 +84,7 @@ def mask_clip(clip, pixel_values, input_ids, attention_mask=None, *, batch_size=
     A token's embedding is its value sent alone through the rest of the tower: out-projection, residual, MLP, norm and
     projection (Zhou et al., MaskCLIP, ECCV 2022; the weights by keys as in Grad-ECLIP's comparison). Words are embedded
     alike, with the query of the caption's pooled token, which is ours. Where a head pools all tokens, it embeds them.
-
-    Returns:
-        Signed scores in [-1, 1]: products of two cosines. Begin, end and class token score 0.
-
-    Raises:
-        ValueError: a tower of another kind of blocks (AltCLIP's and ChineseCLIP's text).
+    Scores are signed products of two cosines, in [-1, 1]. Begin, end and class token score 0.
     """
     last = _find_last(clip)
 
@@ -115,16 +109,10 @@ def clip_surgery(clip, pixel_values, input_ids, attention_mask=None, *, blocks=6
     the path starts from the states of the model's own, and adds up what those blocks' attentions give to it (Li et al.,
     CLIP Surgery, 2023). From the product of a patch's embedding with the text's that with the empty caption's is taken
     away, which removes what every text shares. Words are scored as by `mask_clip`, without its keys: the method has no
-    form for text.
+    form for text. Scores are signed differences of cosines; of words, cosines. Begin, end and class token score 0.
 
     Args:
         blocks: of the second path, at least 1; all where there are fewer.
-
-    Returns:
-        Signed scores: differences of cosines; of words, cosines. Begin, end and class token score 0.
-
-    Raises:
-        ValueError: a tower of another kind of blocks (AltCLIP's and ChineseCLIP's text).
     """
     check_count("blocks", blocks)
     last, first = _find_last(clip), max(0, len(clip.image.blocks) - blocks)
