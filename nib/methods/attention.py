@@ -20,8 +20,7 @@ from transformers.masking_utils import eager_mask
 from nib.clip import HookedCLIP
 from nib.methods.pairs import cut, over_pairs, to_scores
 from nib.methods.scores import Scores
-from nib.shapes import PairValues
-from nib.towers import Split, of_this_thread
+from nib.towers import of_this_thread
 
 NAME = "nib_open"
 
@@ -78,9 +77,7 @@ def record(blocks: nn.ModuleList, attention: Callable[[nn.Module], nn.Module]) -
         raise RuntimeError(f"{len(blocks)} blocks must give as many attention maps, got {found}")
 
 
-def explain_attention(
-    clip, pixel_values, input_ids, attention_mask, relevance: Callable, batch_size: int, start_layer=None
-) -> Scores:
+def explain_attention(clip, pixel_values, input_ids, attention_mask, relevance, batch_size, start_layer=None) -> Scores:
     """Score tokens by the pooled token's row of a relevance made of attentions and their gradients.
 
     Args:
@@ -98,36 +95,23 @@ def explain_attention(
 
     def explain(pixel_values, input_ids, attention_mask):
         image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
-        similarity, *kept = _attention_gradients(clip, image, text)
-        scores = [_row(relevance(*of_tower), split) for of_tower, split in zip(kept, (image, text))]
+        embeds, attentions = [], []
+        with torch.enable_grad():
+            for split in (image, text):
+                tower, states = split.tower, split.hidden_states.detach().requires_grad_()
+                with record(tower.blocks[split.layer :], tower.attention) as recorded:
+                    pooled, *of_head = split.open_head(states)[:2] if tower.head is not None else (split(states),)
+                embeds.append(pooled)
+                attentions.append([*recorded, *of_head])
+            similarity = cosine_similarity(*embeds)
+            logits = clip.model.logit_scale.exp() * similarity
+        gradients = iter(torch.autograd.grad(logits.sum(), [*attentions[0], *attentions[1]]))  # one pass for both
+        scores = []
+        for split, of_tower in zip((image, text), attentions):
+            of_pairs = relevance([each.detach() for each in of_tower], [next(gradients) for _ in of_tower])
+            row = 0 if split.tower.head is not None else split.pool_index  # a pooling head has one
+            scores.append(of_pairs[torch.arange(len(split), device=of_pairs.device), row])
         return to_scores(clip, pixel_values, text.real, similarity, *scores)
 
     with open_attention(clip):
         return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
-
-
-def _attention_gradients(clip: HookedCLIP, image: Split, text: Split) -> tuple[PairValues, tuple, tuple]:
-    """Return the cosines, and for each tower the attentions of all blocks after the cut and their gradients.
-
-    One backward pass serves both towers.
-    """
-    embeds, attentions = [], []
-    with torch.enable_grad():
-        for split in (image, text):
-            tower, states = split.tower, split.hidden_states.detach().requires_grad_()
-            with record(tower.blocks[split.layer :], tower.attention) as recorded:
-                pooled, *of_head = split.open_head(states)[:2] if tower.head is not None else (split(states),)
-            embeds.append(pooled)
-            attentions.append([*recorded, *of_head])
-        similarity = cosine_similarity(*embeds)
-        logits = clip.model.logit_scale.exp() * similarity
-    gradients = torch.autograd.grad(logits.sum(), [*attentions[0], *attentions[1]])
-    blocks = len(attentions[0])
-    detached = [[attention.detach() for attention in tower] for tower in attentions]
-    return similarity.detach(), (detached[0], gradients[:blocks]), (detached[1], gradients[blocks:])
-
-
-def _row(relevance: Tensor, split: Split) -> Tensor:
-    """Read the row of what the tower pools, the one row of a pooling head: (batch, queries, keys) -> (batch, keys)."""
-    rows = torch.arange(len(relevance), device=relevance.device)
-    return relevance[rows, 0 if split.tower.head is not None else split.pool_index]

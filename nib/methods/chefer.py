@@ -6,9 +6,7 @@ from nib.methods.attention import explain_attention
 from nib.methods.scores import Scores
 
 
-def chefer(
-    clip, pixel_values, input_ids, attention_mask=None, *, start_layer: int | None = None, batch_size=64, seed=0
-) -> Scores:
+def chefer(clip, pixel_values, input_ids, attention_mask=None, *, start_layer=None, batch_size=64, seed=0) -> Scores:
     """Score tokens by attention times its positive gradient, A_bar = mean over heads of (A * d logit / d A)+.
 
     With a `start_layer` these are rolled out as the authors define it (Eq. 5 and 6): R = I, and R <- R + A_bar R for

@@ -12,9 +12,7 @@ from nib.methods.scores import Scores
 from nib.shapes import HiddenStates, InputIds, PairValues
 
 
-def similarity_gradients(
-    embed_image, embed_text, image_inputs: Tensor, text_inputs: Tensor
-) -> tuple[PairValues, Tensor, Tensor]:
+def similarity_gradients(embed_image, embed_text, image_inputs, text_inputs) -> tuple[PairValues, Tensor, Tensor]:
     """Return cos(embed_image(image_inputs), embed_text(text_inputs)), (batch,), and the gradients in both inputs.
 
     Neither tower's inputs reach the other's embedding, so one backward pass gives for each tower the gradient with the

@@ -11,7 +11,7 @@ from nib.integrate import anchor, integrate, warn_of_zero
 from nib.integrate import quadrature as place_nodes
 from nib.methods.pairs import average, check_pairs, find_patches
 from nib.methods.scores import Scores
-from nib.shapes import HiddenStates, PairValues, Targets, TokenScores
+from nib.shapes import HiddenStates, PairValues, TokenScores
 from nib.towers import Split, TextTower
 
 PAPER = {"n_steps": 10, "quadrature": "riemann_right", "lambda_min": 0.0}
@@ -102,9 +102,7 @@ def resolve_path(preset: str | None, **path: Any) -> dict[str, Any]:
     return {name: known[name] if value is None else value for name, value in path.items()}
 
 
-def _add_up(
-    side: str, split: Split, targets: Targets, similarity: PairValues, batch_size: int, **path
-) -> tuple[TokenScores, dict[str, PairValues]]:
+def _add_up(side, split, targets, similarity, batch_size, **path) -> tuple[TokenScores, dict[str, PairValues]]:
     """Integrate one tower: scores (captions, tokens), and what they should add up to and miss."""
     scores, start = integrate(split, targets, batch_size=batch_size, **path)
     scores, total = scores.flatten(0, 1), scores.sum(-1).flatten()  # (captions, tokens), (captions,)

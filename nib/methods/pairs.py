@@ -13,7 +13,7 @@ from nib.checks import check_count, check_finite, check_normalised, check_seed, 
 from nib.clip import HookedCLIP, run_ready
 from nib.methods.scores import Scores
 from nib.pictures import warn_of_raw
-from nib.shapes import Embeds, InputIds, PairValues, TokenScores
+from nib.shapes import Embeds, InputIds, TokenScores
 from nib.towers import Split
 
 
@@ -211,9 +211,7 @@ def stretch(scores: TokenScores, among: Tensor) -> tuple[TokenScores, Tensor]:
     return torch.where(high > low, (scores - low) / (high - low), 1.0), (high <= low)[:, 0]
 
 
-def to_scores(
-    clip, pixel_values, real: Tensor, similarity: PairValues, image: Tensor, text: Tensor, image_pixels=None
-) -> Scores:
+def to_scores(clip, pixel_values, real: Tensor, similarity, image: Tensor, text: Tensor, image_pixels=None) -> Scores:
     """Put scores of tokens on the grid and zero those of padding.
 
     Args:

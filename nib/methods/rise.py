@@ -151,7 +151,7 @@ def _score_image(clip, pixel_values, text_embeds: Embeds, masks: Iterator[Tensor
 
 
 def _score_text(
-    clip, text: Split, input_ids, tokens: Tensor, image_embeds: Embeds, masks: Tensor, batch_size: int
+    clip, text: Split, input_ids, tokens, image_embeds, masks, batch_size
 ) -> tuple[TokenScores, TokenScores]:
     """Sum similarity * mask at each token, and the masks, both averaged over the width: (pairs, tokens)."""
     image_embeds, scores = image_embeds.expand(len(text), -1), []

@@ -15,7 +15,6 @@ from torch.nn.functional import cosine_similarity
 from nib.checks import check_count, check_finite, check_number, check_seed, to_real
 from nib.clip import HookedCLIP, run_ready
 from nib.methods.pairs import check_scores
-from nib.methods.scores import Scores
 from nib.metrics.registry import Case, Metric, Value
 from nib.metrics.removal import spread
 from nib.shapes import GridScores, PairValues, PixelValues
@@ -59,9 +58,7 @@ def _correlate(first: Tensor, second: Tensor) -> PairValues:
 
 
 @run_ready
-def randomisation(
-    clip: HookedCLIP, explain: Callable[[HookedCLIP], Scores], n_late: int = 3, seed: int = 0
-) -> dict[str, PairValues]:
+def randomisation(clip: HookedCLIP, explain: Callable, n_late: int = 3, seed: int = 0) -> dict[str, PairValues]:
     """Correlate the picture's map with that of the model after parts of it were re-drawn.
 
     The values of each weight are shuffled, which keeps their distribution, in a copy of the model: first those of the
@@ -71,7 +68,7 @@ def randomisation(
         randomisation(clip, lambda other: nib.METHODS["nib"](other, *batch.arguments()))
 
     Args:
-        explain: from a model to scores.
+        explain: from a model to `Scores`.
         n_late: blocks re-drawn at the second stage, at least 1.
         seed: of the shuffles.
 
@@ -106,9 +103,7 @@ def randomisation(
 
 @run_ready
 @torch.no_grad()
-def infidelity(
-    clip, pixel_values, input_ids, attention_mask, scores: Scores, n_samples=32, share=0.2, seed=0
-) -> PairValues:
+def infidelity(clip, pixel_values, input_ids, attention_mask, scores, n_samples=32, share=0.2, seed=0) -> PairValues:
     """Return captum's infidelity of the picture's map: how badly it predicts what painted patches cost.
 
     E[(I . A - (F(x) - F(x - I)))^2] over draws of patches that are painted in the mean colour, each with probability
@@ -145,9 +140,7 @@ def infidelity(
     return torch.cat(values)
 
 
-def max_sensitivity(
-    pixel_values: PixelValues, explain: Callable[[PixelValues], GridScores], radius=0.02, n_samples=4, seed=0
-) -> PairValues:
+def max_sensitivity(pixel_values: PixelValues, explain: Callable, radius=0.02, n_samples=4, seed=0) -> PairValues:
     """Return captum's largest relative change of a map under noise in the picture.
 
     Args:

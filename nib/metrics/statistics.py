@@ -138,9 +138,7 @@ def compare(values: pd.DataFrame, by: Sequence[str], column: str = "method", ref
     return frame.assign(p_holm=holm(frame["p"].to_numpy(float)))
 
 
-def _check_table(
-    values: pd.DataFrame, by: str | Sequence[str], taken: Sequence[str], column: str | None = None
-) -> tuple[pd.DataFrame, list[str]]:
+def _check_table(values, by, taken: Sequence[str], column: str | None = None) -> tuple[pd.DataFrame, list[str]]:
     """Return the table with its values as float64, and the columns to group by as a list, once it has them.
 
     No column to group by may be called like those `taken` by the result; `column` is needed, too, and with it `id`.
