@@ -1,10 +1,6 @@
 """The attribution methods: `METHODS` maps the name of each to its function, `PRESETS` names sets of NIB's parameters.
 
-What the paper compares: `nib m2ib rise gradcam chefer saliency mfaba fast_ig`, each as its authors ran it by default.
-Cited forms that they did not run: `pixel_gradient`, `input_x_gradient`. Newer ones: `grad_eclip legrad mask_clip
-clip_surgery agi lime`. Controls: `random`, `center`, `objectness`, `none`. `orthogonal_text` wraps any of them.
-
-All are called alike, and what they share is said here once:
+All are called alike, `orthogonal_text` wraps any of them, and what they share is said here once:
 
     scores = nib.METHODS["gradcam"](clip, pixel_values, input_ids, attention_mask, layer=10)
 
@@ -13,8 +9,11 @@ Args:
     pixel_values: (batch, channels, height, width); one picture serves all captions, and its passes are then shared.
     input_ids: (batch, tokens), with begin and end.
     attention_mask: (batch, tokens), 1 at tokens; None where nothing is padded.
+    layer: blocks run before the states are read, in both towers, or two numbers, of image and text. None for 3/4 of
+        the blocks of each, the paper's 9 of 12, with NIB; for one more, 10 of 12, with the other methods that have it:
+        the released code calls both layer 9.
     batch_size: rows at once (pairs, or copies of their inputs or states); bounds memory, changes results by rounding.
-    seed: of what is random. Deterministic methods take it too, so that all can be called alike.
+    seed: of what is random: a pair scores the same in any batch. Deterministic methods take it too.
 
 Returns:
     `Scores`, in the units that the method states.
@@ -42,29 +41,11 @@ from nib.methods.saliency import saliency
 from nib.methods.scores import Scores
 from nib.methods.values import clip_surgery, grad_eclip, mask_clip
 
-METHODS = {
-    "nib": nib,
-    "m2ib": m2ib,
-    "rise": rise,
-    "gradcam": gradcam,
-    "chefer": chefer,
-    "saliency": saliency,
-    "mfaba": mfaba,
-    "fast_ig": fast_ig,
-    "pixel_gradient": pixel_gradient,
-    "input_x_gradient": input_x_gradient,
-    "grad_eclip": grad_eclip,
-    "legrad": legrad,
-    "mask_clip": mask_clip,
-    "clip_surgery": clip_surgery,
-    "agi": agi,
-    "lime": lime,
-    "random": random,
-    "center": center,
-    "objectness": objectness,
-    "none": none,
-}
-METHODS = {name: guard(name, method) for name, method in METHODS.items()}
+COMPARED = (nib, m2ib, rise, gradcam, chefer, saliency, mfaba, fast_ig)  # by the paper, each as its authors ran it
+CITED = (pixel_gradient, input_x_gradient)  # by the paper, which ran other forms under their names
+NEWER = (grad_eclip, legrad, mask_clip, clip_surgery, agi, lime)
+CONTROLS = (random, center, objectness, none)
+METHODS = {method.__name__: guard(method.__name__, method) for method in (*COMPARED, *CITED, *NEWER, *CONTROLS)}
 
 # What the released code calls layer 9 is the input of block 9 for NIB and its output for these.
 ONE_LATER = ("m2ib", "gradcam", "objectness")

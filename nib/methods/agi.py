@@ -1,30 +1,18 @@
 """Adversarial gradient integration (Pan, Li and Zhu, IJCAI 2021)."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, cosine_similarity, normalize
 
 from nib.checks import check_count, check_number
-from nib.clip import HookedCLIP
 from nib.methods.gradients import token_embeddings
-from nib.methods.pairs import check_pairs, to_scores
+from nib.methods.pairs import batches, check_pairs, embed_pairs, to_scores
 from nib.methods.scores import Scores
-from nib.shapes import AttentionMask, Embeds, InputIds, PairValues, PixelValues
+from nib.shapes import Embeds
 
 
 def agi(
-    clip: HookedCLIP,
-    pixel_values: PixelValues,
-    input_ids: InputIds,
-    attention_mask: AttentionMask | None = None,
-    *,
-    n_others: int = 5,
-    n_steps: int = 15,
-    step_size: float = 0.05,
-    batch_size: int = 64,
-    seed: int = 0,
+    clip, pixel_values, input_ids, attention_mask=None, *, n_others=5, n_steps=15, step_size=0.05, batch_size=64, seed=0
 ) -> Scores:
     """Integrate the gradient on the way to what the input could be mistaken for, instead of from a baseline.
 
@@ -33,47 +21,33 @@ def agi(
     minus the sum of dF times the steps is added to the map: what F loses on the way. A caption walks likewise towards
     other pictures of the call, in its token embeddings. A single pair has no others: it walks to where F falls, G = -F.
 
-    So a map depends on the pairs that are explained together; give the same call the same pairs.
+    So a map depends on the pairs that are explained together; give the same call the same pairs. Scores are signed, in
+    cosine units: patches sum over their pixels, words over their embeddings.
 
     Args:
         n_others: captions, and pictures, that are walked to, at least 1; all where there are fewer.
         n_steps: steps of a walk, at least 1.
         step_size: of a step in each element, more than 0, in units of normalised pixels and of token embeddings.
-
-    Returns:
-        Signed scores in cosine units: patches sum over their pixels, words over their embeddings; a class token has
-        none.
     """
-    for name, value in (("n_others", n_others), ("n_steps", n_steps)):
-        check_count(name, value, limit="nodes")
+    check_count("n_others", n_others, limit="nodes")
+    check_count("n_steps", n_steps, limit="nodes")
     step_size = check_number("step_size", step_size, 0, open_end=True)
     check_pairs(pixel_values, input_ids, attention_mask, batch_size)
-    captions = len(input_ids)
-    with torch.no_grad():
-        image_embeds = torch.cat([clip.image.embed(rows) for rows in pixel_values.split(batch_size)]).expand(
-            captions, -1
-        )
-        masks = [None] * captions if attention_mask is None else attention_mask.split(batch_size)
-        text_embeds = torch.cat([clip.text.embed(*part) for part in zip(input_ids.split(batch_size), masks)])
+    image_embeds, text_embeds = embed_pairs(clip, pixel_values, input_ids, attention_mask, batch_size)
     similarity, patch, parts = cosine_similarity(image_embeds, text_embeds), clip.image.patch, []
     to_texts = _choose(image_embeds, text_embeds, n_others)
     to_images = _choose(text_embeds, image_embeds, n_others)
-    for first in range(0, captions, batch_size):
-        rows = slice(first, first + batch_size)
-        ids, mask = input_ids[rows], None if attention_mask is None else attention_mask[rows]
-        text = clip.text.split(ids, 0, mask)
-        own = pixel_values.expand(captions, -1, -1, -1)[rows]
+    for rows, pictures, ids, mask in batches(pixel_values, input_ids, attention_mask, batch_size):
+        text, pictures = clip.text.split(ids, 0, mask), pictures.expand(len(ids), -1, -1, -1)
 
         def embed_text(embeddings, text=text, ids=ids):
             return text(clip.text.enter(embeddings, ids))
 
-        pixels = _walk(clip.image.embed, own, text_embeds[rows], to_texts[:, rows], n_steps, step_size).sum(1)
-        tokens = _walk(
-            embed_text, token_embeddings(clip, ids), image_embeds[rows], to_images[:, rows], n_steps, step_size
-        )
+        tokens = token_embeddings(clip, ids)
+        pixels = _walk(clip.image.embed, pictures, text_embeds[rows], to_texts[:, rows], n_steps, step_size).sum(1)
+        words = _walk(embed_text, tokens, image_embeds[rows], to_images[:, rows], n_steps, step_size).sum(-1)
         patches = avg_pool2d(pixels[:, None], patch)[:, 0] * patch**2
-        real = text.real
-        parts.append(to_scores(clip, own, real, similarity[rows], patches, tokens.sum(-1)))
+        parts.append(to_scores(clip, pictures, text.real, similarity[rows], patches, words))
     return Scores.join(parts)
 
 
@@ -92,9 +66,7 @@ def _choose(embeds: Embeds, others: Embeds, n_others: int) -> Tensor:
     return torch.cat([first, torch.where(is_other[1:], chosen[1:], 0.0)])
 
 
-def _walk(
-    embed: Callable[[Tensor], Embeds], inputs: Tensor, own: Embeds, others: Tensor, n_steps: int, step_size: float
-) -> Tensor:
+def _walk(embed, inputs: Tensor, own: Embeds, others: Tensor, n_steps: int, step_size: float) -> Tensor:
     """Add up what the own similarity loses on the way to each of the others, in the shape of the inputs."""
     total = torch.zeros_like(inputs)
     for other in others:
@@ -109,11 +81,7 @@ def _walk(
             (to_own,) = torch.autograd.grad(near.sum(), x, retain_graph=True)
             (to_other,) = torch.autograd.grad(far.sum(), x)
             going = going & (near > far).detach()
-            step = step_size * to_other.sign() * _widen(going, x)
+            step = step_size * to_other.sign() * going.to(x).view(-1, *[1] * (x.ndim - 1))
             total = total - to_own * step
             x = x + step
     return total
-
-
-def _widen(going: PairValues, like: Tensor) -> Tensor:
-    return going.to(like).view(-1, *[1] * (like.ndim - 1))

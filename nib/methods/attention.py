@@ -1,12 +1,15 @@
-"""Open the attention of both towers: its probabilities, and their gradients.
+"""Score tokens by the attention of both towers, its probabilities and their gradients.
 
-Exports `open_attention`, `record`, `attention_gradients` and `explain_attention`. The attention
-that transformers runs by default never forms its probabilities, and its eager form rounds them to
+The logit that is differentiated is exp(logit_scale) times the cosine, the other embedding held fixed; scores are read
+at the row of the token that the tower pools. The released code reads the last row of the text, which without padding
+is the same.
+
+The attention that transformers runs by default never forms its probabilities, and its eager form rounds them to
 float32. So the model is switched, inside a `with`, to a form that keeps them in its own precision.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +20,7 @@ from transformers.masking_utils import eager_mask
 from nib.clip import HookedCLIP
 from nib.methods.pairs import cut, over_pairs, to_scores
 from nib.methods.scores import Scores
-from nib.shapes import AttentionMask, InputIds, PairValues, PixelValues
-from nib.towers import Split, Tower, of_this_thread
+from nib.towers import of_this_thread
 
 NAME = "nib_open"
 
@@ -66,91 +68,50 @@ def record(blocks: nn.ModuleList, attention: Callable[[nn.Module], nn.Module]) -
     """
     attentions: list[Tensor] = []
     keep = of_this_thread(lambda module, args, outputs: attentions.append(outputs[1]))
-    handles = [attention(block).register_forward_hook(keep) for block in blocks]
-    try:
+    with ExitStack() as hooks:
+        for block in blocks:
+            hooks.enter_context(attention(block).register_forward_hook(keep))
         yield attentions
-    finally:
-        for handle in handles:
-            handle.remove()
     found = sum(attention is not None for attention in attentions)
     if not found == len(attentions) == len(blocks):
         raise RuntimeError(f"{len(blocks)} blocks must give as many attention maps, got {found}")
 
 
-def attention_gradients(clip: HookedCLIP, image: Split, text: Split) -> tuple[PairValues, tuple, tuple]:
-    """Differentiate the logit of each pair with respect to the attention of all blocks after the cut.
-
-    The logit is exp(logit_scale) times the cosine. One backward pass serves both towers. Where a head pools all tokens,
-    the attention of its one query comes last.
-
-    Returns:
-        The cosines (batch,); then for the image and for the text the attentions and their
-        gradients, one (batch, heads, queries, keys) a block.
-    """
-    embeds, attentions = [], []
-    with torch.enable_grad():
-        for split in (image, text):
-            tower, states = split.tower, split.hidden_states.detach().requires_grad_()
-            with record(tower.blocks[split.layer :], tower.attention) as recorded:
-                pooled, *of_head = split.open_head(states)[:2] if tower.head is not None else (split(states),)
-            embeds.append(pooled)
-            attentions.append([*recorded, *of_head])
-        similarity = cosine_similarity(*embeds)
-        logits = clip.model.logit_scale.exp() * similarity
-    gradients = torch.autograd.grad(logits.sum(), [*attentions[0], *attentions[1]])
-    blocks = len(attentions[0])
-    detached = [[attention.detach() for attention in tower] for tower in attentions]
-    return similarity.detach(), (detached[0], gradients[:blocks]), (detached[1], gradients[blocks:])
-
-
-def explain_attention(
-    clip: HookedCLIP,
-    pixel_values: PixelValues,
-    input_ids: InputIds,
-    attention_mask: AttentionMask | None,
-    relevance: Callable[[list[Tensor], list[Tensor]], Tensor],
-    batch_size: int,
-    start_layer: int | None = None,
-) -> Scores:
-    """Score tokens by one row of a relevance made of attentions and their gradients.
-
-    The row is that of the token which each tower pools: the class token, and the end token of the
-    caption. In a caption without padding the end token is the last row; with padding it is not. Where a head pools all
-    tokens, its attention has the one row of its query.
+def explain_attention(clip, pixel_values, input_ids, attention_mask, relevance, batch_size, start_layer=None) -> Scores:
+    """Score tokens by the pooled token's row of a relevance made of attentions and their gradients.
 
     Args:
-        relevance: from attentions and gradients, lists of (batch, heads, queries, keys), to
-            (batch, queries, keys).
-        batch_size: pairs at once.
+        relevance: from attentions and gradients, lists of (batch, heads, queries, keys), to (batch, queries, keys).
+            Where a head pools all tokens, the attention of its one query comes last.
         start_layer: the first block it needs; None for the last block of each tower.
-
-    Raises:
-        ValueError: `start_layer` or `batch_size` is out of range.
     """
-    layers = [_first_block(tower, start_layer) for tower in (clip.image, clip.text)]
+    layers = []
+    for tower in (clip.image, clip.text):
+        last = len(tower.blocks) - 1
+        layer = last if start_layer is None else start_layer
+        if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer <= last:
+            raise ValueError(f"start_layer must be None or a whole number from 0 to {last}, got {layer!r}")
+        layers.append(layer)
 
     def explain(pixel_values, input_ids, attention_mask):
-        """Explain some pairs: see `over_pairs`."""
         image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
-        similarity, of_image, of_text = attention_gradients(clip, image, text)
-        image_scores, text_scores = _row(relevance(*of_image), image), _row(relevance(*of_text), text)
-        real = text.real
-        return to_scores(clip, pixel_values, real, similarity, image_scores, text_scores)
+        embeds, attentions = [], []
+        with torch.enable_grad():
+            for split in (image, text):
+                tower, states = split.tower, split.hidden_states.detach().requires_grad_()
+                with record(tower.blocks[split.layer :], tower.attention) as recorded:
+                    pooled, *of_head = split.open_head(states)[:2] if tower.head is not None else (split(states),)
+                embeds.append(pooled)
+                attentions.append([*recorded, *of_head])
+            similarity = cosine_similarity(*embeds)
+            logits = clip.model.logit_scale.exp() * similarity
+        gradients = iter(torch.autograd.grad(logits.sum(), [*attentions[0], *attentions[1]]))  # one pass for both
+        scores = []
+        for split, of_tower in zip((image, text), attentions):
+            of_pairs = relevance([each.detach() for each in of_tower], [next(gradients) for _ in of_tower])
+            row = 0 if split.tower.head is not None else split.pool_index  # a pooling head has one
+            scores.append(of_pairs[torch.arange(len(split), device=of_pairs.device), row])
+        return to_scores(clip, pixel_values, text.real, similarity, *scores)
 
     with open_attention(clip):
         return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
-
-
-def _row(relevance: Tensor, split: Split) -> Tensor:
-    """Read the row of what the tower pools: (batch, queries, keys) -> (batch, keys)."""
-    rows = torch.arange(len(relevance), device=relevance.device)
-    return relevance[rows, 0 if split.tower.head is not None else split.pool_index]
-
-
-def _first_block(tower: Tower, start_layer: int | None) -> int:
-    last = len(tower.blocks) - 1
-    if start_layer is None:
-        return last
-    if isinstance(start_layer, bool) or not isinstance(start_layer, int) or not 0 <= start_layer <= last:
-        raise ValueError(f"start_layer must be None or a whole number from 0 to {last}, got {start_layer!r}")
-    return start_layer

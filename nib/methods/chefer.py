@@ -1,54 +1,32 @@
 """Attention relevance of Chefer, Gur and Wolf (ICCV 2021), of the last block or rolled out."""
 
 import torch
-from torch import Tensor
 
-from nib.clip import HookedCLIP
 from nib.methods.attention import explain_attention
 from nib.methods.scores import Scores
-from nib.shapes import AttentionMask, InputIds, PixelValues
 
 
-def chefer(
-    clip: HookedCLIP,
-    pixel_values: PixelValues,
-    input_ids: InputIds,
-    attention_mask: AttentionMask | None = None,
-    *,
-    start_layer: int | None = None,
-    batch_size: int = 64,
-    seed: int = 0,
-) -> Scores:
+def chefer(clip, pixel_values, input_ids, attention_mask=None, *, start_layer=None, batch_size=64, seed=0) -> Scores:
     """Score tokens by attention times its positive gradient, A_bar = mean over heads of (A * d logit / d A)+.
 
-    With a `start_layer` these are rolled out as the authors define it (Eq. 5 and 6): R = I, and
-    R <- R + A_bar R for each block from `start_layer` on. The score of token j is R[pooled, j],
-    the pooled token's own 1 from the identity included. The logit is exp(logit_scale) times the
-    cosine; the other embedding is held fixed.
-
-    Differs from the released code of the NIB paper only in the row of the text: that of the token
-    which the tower pools, which without padding is the last. That code takes the last block alone,
-    without the identity, which is the default here: its tables measure that, not the rollout.
+    With a `start_layer` these are rolled out as the authors define it (Eq. 5 and 6): R = I, and R <- R + A_bar R for
+    each block from `start_layer` on. The score of token j is R[pooled, j], the pooled token's own 1 from the identity
+    included. The released code of the NIB paper takes the last block alone, without the identity, which is the default
+    here: its tables measure that, not the rollout. See `nib.methods.attention`. Scores are at least 0, in logit units.
 
     Args:
-        start_layer: first block of the rollout, in both towers, from 0 to the number of blocks
-            less 1; None for A_bar of the last block alone.
-
-    Returns:
-        Scores, at least 0, in logit units.
+        start_layer: first block of the rollout, in both towers, from 0 to the number of blocks less 1; None for A_bar
+            of the last block alone.
     """
 
     def relevance(attentions, gradients):
         positive = [(a * g).clamp(min=0).mean(1) for a, g in zip(attentions, gradients)]
-        return positive[-1] if start_layer is None else _roll_out(positive)
+        if start_layer is None:
+            return positive[-1]
+        total = torch.eye(positive[0].shape[-1], dtype=positive[0].dtype, device=positive[0].device)
+        for each in positive:
+            passed = each @ total
+            total = total + passed if each.shape[1] == each.shape[2] else passed  # a pooling head has one query
+        return total
 
     return explain_attention(clip, pixel_values, input_ids, attention_mask, relevance, batch_size, start_layer)
-
-
-def _roll_out(relevances: list[Tensor]) -> Tensor:
-    """Accumulate (batch, queries, keys) relevances from block to block, residual connections as identity."""
-    total = torch.eye(relevances[0].shape[-1], dtype=relevances[0].dtype, device=relevances[0].device)
-    for relevance in relevances:
-        passed = relevance @ total
-        total = total + passed if relevance.shape[1] == relevance.shape[2] else passed  # a pooling head has one query
-    return total

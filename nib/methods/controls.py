@@ -1,7 +1,4 @@
-"""Maps that know nothing of the pair: what a method must beat.
-
-Exports `random`, `center`, `objectness` and `none`.
-"""
+"""Maps that know nothing of the pair: what a method must beat."""
 
 import zlib
 
@@ -10,41 +7,27 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from nib.checks import check_number
-from nib.clip import HookedCLIP
-from nib.methods.pairs import cut, over_pairs, to_scores
+from nib.methods.pairs import average, cut, find_patches, over_pairs, to_scores
 from nib.methods.scores import Scores
-from nib.shapes import AttentionMask, HiddenStates, InputIds, PixelValues, TokenScores
+from nib.shapes import HiddenStates, TokenScores
 
 
-def random(
-    clip: HookedCLIP,
-    pixel_values: PixelValues,
-    input_ids: InputIds,
-    attention_mask: AttentionMask | None = None,
-    *,
-    batch_size: int = 64,
-    seed: int = 0,
-) -> Scores:
+def random(clip, pixel_values, input_ids, attention_mask=None, *, batch_size=64, seed=0) -> Scores:
     """Score patches and tokens uniformly in [0, 1).
 
-    Each pair draws from a generator of its own, seeded by `seed` and a check sum of its pixels
-    and tokens: unlike pairs get unlike maps, and a pair gets the same map in any batch.
-
-    Args:
-        seed: a whole number; another seed gives another map.
-
-    Returns:
-        Scores in [0, 1), without unit.
+    Each pair draws from a generator of its own, seeded by `seed` and a check sum of its pixels and tokens: unlike pairs
+    get unlike maps, and a pair gets the same map in any batch.
     """
 
     def draw(pixel_values, input_ids, real, words, size):
-        """Draw the scores of patches and tokens, each pair by its own generator."""
         patches = torch.empty(size, dtype=torch.float32)
         scores = torch.zeros(real.shape, dtype=torch.float32)
         for row, tokens in enumerate(real.cpu()):
             ids = input_ids[row].cpu()[tokens]
             pixels = pixel_values[row if len(pixel_values) > 1 else 0]
-            generator = torch.Generator().manual_seed(_check_sum(seed, ids, pixels))
+            check_sum = zlib.crc32(ids.long().numpy().tobytes(), zlib.crc32(str(seed).encode()))
+            check_sum = zlib.crc32(pixels.detach().float().cpu().numpy().tobytes(), check_sum)
+            generator = torch.Generator().manual_seed(check_sum)
             patches[row] = torch.rand(size[1:], generator=generator, dtype=torch.float32)
             scores[row, tokens] = torch.rand(len(ids), generator=generator, dtype=torch.float32)
         return patches, scores
@@ -52,26 +35,11 @@ def random(
     return _explain_blindly(clip, pixel_values, input_ids, attention_mask, draw, batch_size)
 
 
-def center(
-    clip: HookedCLIP,
-    pixel_values: PixelValues,
-    input_ids: InputIds,
-    attention_mask: AttentionMask | None = None,
-    *,
-    sigma: float = 0.5,
-    batch_size: int = 64,
-    seed: int = 0,
-) -> Scores:
-    """Score patches by a Gaussian at the middle of the picture, words by a triangle over the caption.
+def center(clip, pixel_values, input_ids, attention_mask=None, *, sigma=0.5, batch_size=64, seed=0) -> Scores:
+    """Score patches by a Gaussian at the middle of the picture, words by a triangle over the caption, in [0, 1].
 
-    Photographers put things in the middle, so this beats chance. Begin and end score 0, the middle
-    word highest, and the first and last word more than 0.
-
-    Args:
-        sigma: standard deviation of the Gaussian in half sides of the picture, more than 0.
-
-    Returns:
-        Scores in [0, 1], without unit.
+    Photographers put things in the middle, so this beats chance. Begin and end score 0, the middle word highest, and
+    the first and last word more than 0. `sigma` is the standard deviation in half sides of the picture, more than 0.
     """
     sigma = check_number("sigma", sigma, 0, open_end=True)
 
@@ -85,68 +53,34 @@ def center(
     return _explain_blindly(clip, pixel_values, input_ids, attention_mask, draw, batch_size)
 
 
-def objectness(
-    clip: HookedCLIP,
-    pixel_values: PixelValues,
-    input_ids: InputIds,
-    attention_mask: AttentionMask | None = None,
-    *,
-    layer: int | tuple[int, int] | None = None,
-    batch_size: int = 64,
-    seed: int = 0,
-) -> Scores:
+def objectness(clip, pixel_values, input_ids, attention_mask=None, *, layer=None, batch_size=64, seed=0) -> Scores:
     """Score patches by how far their states lie from the picture's mean patch; words likewise, by the mean word.
 
     The map of a picture is the same whatever the text says: it shows where there is something, and on scenes of one
     object that is enough to lie on it. A method that explains the text must beat it against the *other* objects.
-
-    Args:
-        layer: blocks run before the states are read, in both towers or in each; None for one more than 3/4 of them,
-            10 of 12.
-
-    Returns:
-        Euclidean distances, at least 0; begin and end score 0.
+    Scores are Euclidean distances; begin and end score 0.
     """
-
     layers = clip.layers(layer, later=1)
 
     @torch.no_grad()
     def explain(pixel_values, input_ids, attention_mask):
-        """Explain some pairs: see `over_pairs`."""
         image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
         similarity = cosine_similarity(image(image.hidden_states), text(text.hidden_states))
-        real = text.real
-        words, grid = clip.text.words(input_ids, attention_mask), clip.grid(pixel_values)
-        patches = clip.image.from_grid(real.new_ones(len(image), *grid), False)
-        of_image, of_text = (
-            _distance_from_mean(z, inner) for z, inner in ((image.hidden_states, patches), (text.hidden_states, words))
-        )
-        return to_scores(clip, pixel_values, real, similarity, clip.image.to_grid(of_image, grid)[0], of_text)
+        patches = _distance_from_mean(image.hidden_states, find_patches(image))
+        words = _distance_from_mean(text.hidden_states, clip.text.words(input_ids, attention_mask))
+        grid = clip.image.to_grid(patches, clip.grid(pixel_values))[0]  # without the class token, which scores 0
+        return to_scores(clip, pixel_values, text.real, similarity, grid, words)
 
     return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
 
 
 def _distance_from_mean(z: HiddenStates, inner: Tensor) -> TokenScores:
     """Return |z - mean z| over the inner tokens, 0 elsewhere: (batch, tokens)."""
-    weight = inner[..., None].to(z)
-    mean = (weight * z).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
-    return torch.where(inner, (z - mean).norm(dim=-1), 0.0)
+    return torch.where(inner, (z - average(z, inner)).norm(dim=-1), 0.0)
 
 
-def none(
-    clip: HookedCLIP,
-    pixel_values: PixelValues,
-    input_ids: InputIds,
-    attention_mask: AttentionMask | None = None,
-    *,
-    batch_size: int = 64,
-    seed: int = 0,
-) -> Scores:
-    """Score every patch and every token 1: the map that masks nothing, the reference of all metrics.
-
-    Returns:
-        Ones, zero at padding.
-    """
+def none(clip, pixel_values, input_ids, attention_mask=None, *, batch_size=64, seed=0) -> Scores:
+    """Score every patch and every token 1, padding 0: the map that masks nothing, the reference of all metrics."""
 
     def draw(pixel_values, input_ids, real, words, size):
         return torch.ones(size), torch.ones(real.shape)
@@ -156,22 +90,14 @@ def none(
 
 def _explain_blindly(clip, pixel_values, input_ids, attention_mask, draw, batch_size) -> Scores:
     """Put drawn maps beside the similarity; `draw` gives patches (batch, grid_h, grid_w) and tokens."""
+    layers = len(clip.image.blocks), len(clip.text.blocks)
 
     @torch.no_grad()
     def explain(pixel_values, input_ids, attention_mask):
-        """Explain some pairs: see `over_pairs`."""
-        layers = len(clip.image.blocks), len(clip.text.blocks)
         image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
         similarity = cosine_similarity(image(image.hidden_states), text(text.hidden_states))
-        real = text.real
         words, size = clip.text.words(input_ids, attention_mask), (len(text), *clip.grid(pixel_values))
-        patches, scores = draw(pixel_values, input_ids, real, words, size)
-        return to_scores(clip, pixel_values, real, similarity, patches.to(similarity), scores.to(similarity))
+        patches, scores = draw(pixel_values, input_ids, text.real, words, size)
+        return to_scores(clip, pixel_values, text.real, similarity, patches.to(similarity), scores.to(similarity))
 
     return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
-
-
-def _check_sum(seed: int, ids: Tensor, pixels: Tensor) -> int:
-    """Mix a seed with the contents of a pair into a number below 2^32."""
-    words = zlib.crc32(ids.long().numpy().tobytes(), zlib.crc32(str(seed).encode()))
-    return zlib.crc32(pixels.detach().float().cpu().numpy().tobytes(), words)

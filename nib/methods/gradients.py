@@ -1,7 +1,4 @@
-"""Gradients of the similarity with respect to something in each tower, both in one pass.
-
-Exports `similarity_gradients`, `explain_inputs` and `token_embeddings`.
-"""
+"""Gradients of the similarity with respect to something in each tower, both in one pass."""
 
 from collections.abc import Callable
 
@@ -12,26 +9,14 @@ from torch.nn.functional import cosine_similarity
 from nib.clip import HookedCLIP
 from nib.methods.pairs import over_pairs, to_scores
 from nib.methods.scores import Scores
-from nib.shapes import AttentionMask, HiddenStates, InputIds, PairValues, PixelValues
+from nib.shapes import HiddenStates, InputIds, PairValues
 
 
-def similarity_gradients(
-    embed_image: Callable[[Tensor], Tensor],
-    embed_text: Callable[[Tensor], Tensor],
-    image_inputs: Tensor,
-    text_inputs: Tensor,
-) -> tuple[PairValues, Tensor, Tensor]:
-    """Differentiate cos(embed_image(image_inputs), embed_text(text_inputs)) of each pair.
+def similarity_gradients(embed_image, embed_text, image_inputs, text_inputs) -> tuple[PairValues, Tensor, Tensor]:
+    """Return cos(embed_image(image_inputs), embed_text(text_inputs)), (batch,), and the gradients in both inputs.
 
-    Neither tower's inputs reach the other's embedding, so one backward pass gives for each tower
-    the gradient with the other embedding held fixed.
-
-    Args:
-        embed_image, embed_text: from inputs to (batch, embed), such as a `nib.towers.Split`.
-        image_inputs, text_inputs: one row a pair.
-
-    Returns:
-        The cosines (batch,), and the gradients in the shapes of the inputs.
+    Neither tower's inputs reach the other's embedding, so one backward pass gives for each tower the gradient with the
+    other embedding held fixed.
     """
     inputs = [values.detach().requires_grad_() for values in (image_inputs, text_inputs)]
     with torch.enable_grad():
@@ -39,24 +24,15 @@ def similarity_gradients(
     return similarity.detach(), *torch.autograd.grad(similarity.sum(), inputs)
 
 
-def explain_inputs(
-    clip: HookedCLIP,
-    pixel_values: PixelValues,
-    input_ids: InputIds,
-    attention_mask: AttentionMask | None,
-    score: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
-    batch_size: int,
-) -> Scores:
+def explain_inputs(clip, pixel_values, input_ids, attention_mask, score: Callable, batch_size: int) -> Scores:
     """Score patches and tokens by pixels, token embeddings and the gradients of the cosine in both.
 
     Args:
         score: from pixels, token embeddings, and the gradients in the shapes of the two, to patch
             scores (batch, grid_h, grid_w) and token scores (batch, tokens).
-        batch_size: pairs at once.
     """
 
     def explain(pixel_values, input_ids, attention_mask):
-        """Explain some pairs: see `over_pairs`."""
         text, tokens = clip.text.split(input_ids, 0, attention_mask), token_embeddings(clip, input_ids)
         pixels = pixel_values.expand(len(text), -1, -1, -1)
 

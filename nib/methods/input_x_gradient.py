@@ -2,33 +2,17 @@
 
 from torch.nn.functional import avg_pool2d
 
-from nib.clip import HookedCLIP
 from nib.methods.gradients import explain_inputs
 from nib.methods.scores import Scores
-from nib.shapes import AttentionMask, InputIds, PixelValues
 
 
-def input_x_gradient(
-    clip: HookedCLIP,
-    pixel_values: PixelValues,
-    input_ids: InputIds,
-    attention_mask: AttentionMask | None = None,
-    *,
-    batch_size: int = 64,
-    seed: int = 0,
-) -> Scores:
+def input_x_gradient(clip, pixel_values, input_ids, attention_mask=None, *, batch_size=64, seed=0) -> Scores:
     """Score patches by the sum of pixel * gradient of the cosine, words by that of their embeddings.
 
-    Patches sum over their pixels and channels, words over the width of the token embedding, before
-    positions are added. The other embedding is held fixed. For a network without biases this is
-    integrated gradients from zero in one pass; CLIP has biases.
-
-    Differs from the released code, which has no such method: what it calls FastIG is attention
-    times its gradient (`fast_ig`).
-
-    Returns:
-        Signed scores in cosine units to first order, against the mean colour and a zero embedding.
-        A class token has no pixels and no score.
+    Patches sum over their pixels and channels, words over the width of the token embedding, before positions are added.
+    The other embedding is held fixed. For a network without biases this is integrated gradients from zero in one pass;
+    CLIP has biases. What the released code calls FastIG is attention times its gradient (`fast_ig`). Scores are signed,
+    in cosine units to first order, against the mean colour and a zero embedding.
     """
     patch = clip.image.patch
 

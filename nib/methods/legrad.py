@@ -4,51 +4,36 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from nib.checks import check_count
-from nib.clip import HookedCLIP
 from nib.methods.attention import open_attention, record
-from nib.methods.pairs import cut, over_pairs, to_scores
+from nib.methods.pairs import average, cut, over_pairs, to_scores
 from nib.methods.scores import Scores
 from nib.pooling_head import run_open
-from nib.shapes import AttentionMask, Embeds, InputIds, PixelValues, TokenScores
+from nib.shapes import Embeds, TokenScores
 from nib.towers import Split
 
 
-def legrad(
-    clip: HookedCLIP,
-    pixel_values: PixelValues,
-    input_ids: InputIds,
-    attention_mask: AttentionMask | None = None,
-    *,
-    blocks: int = 2,
-    batch_size: int = 64,
-    seed: int = 0,
-) -> Scores:
+def legrad(clip, pixel_values, input_ids, attention_mask=None, *, blocks=2, batch_size=64, seed=0) -> Scores:
     """Score tokens by the positive gradient of the similarity in the attention that they get, over the last blocks.
 
     For each of the last blocks l, s_l is the cosine of the other side with the norm and projection of the mean of the
     block's output over its tokens, and the map the mean over heads and queries of relu(ds_l / dA_l); the maps are added
     up (Bousselham et al., LeGrad, 2024). Where a head pools all tokens, s_l comes from the head applied to the block's
     output, and the gradient is that of the head's attention. For text the mean is over the tokens that are no padding,
-    which is ours: the method is defined for pictures.
+    which is ours: the method is defined for pictures. Scores are at least 0, in cosine units per unit of attention.
 
     Args:
         blocks: how many of the last, at least 1; all where there are fewer.
-
-    Returns:
-        Scores, at least 0, in cosine units per unit of attention.
     """
     check_count("blocks", blocks)
+    layers = [max(0, len(tower.blocks) - blocks) for tower in (clip.image, clip.text)]
 
     def explain(pixel_values, input_ids, attention_mask):
-        """Explain some pairs: see `over_pairs`."""
-        layers = [max(0, len(tower.blocks) - blocks) for tower in (clip.image, clip.text)]
         image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
         with torch.no_grad():
             image_embeds, text_embeds = image(image.hidden_states), text(text.hidden_states)
         similarity = cosine_similarity(image_embeds, text_embeds)
         image_scores, text_scores = _add_up(image, text_embeds), _add_up(text, image_embeds)
-        real = text.real
-        return to_scores(clip, pixel_values, real, similarity, image_scores, text_scores)
+        return to_scores(clip, pixel_values, text.real, similarity, image_scores, text_scores)
 
     with open_attention(clip):
         return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
@@ -57,15 +42,13 @@ def legrad(
 def _add_up(split: Split, targets: Embeds) -> TokenScores:
     """Add up the maps of all blocks after the cut: (batch, tokens)."""
     tower, states, total = split.tower, split.hidden_states.detach(), 0.0
-    weight = split.real[..., None].to(states)
     for block in tower.blocks[split.layer :]:
         with torch.enable_grad(), record([block], tower.attention) as attentions:
             states = block(states.detach().requires_grad_(), **split.arguments)
             if tower.head is not None:
                 embeds, attention, _ = run_open(tower.head, tower.norm(states))
             else:
-                mean = (weight * states).sum(1) / weight.sum(1)
-                embeds, attention = tower.project(mean), attentions[0]
+                embeds, attention = tower.project(average(states, split.real)[:, 0]), attentions[0]
             similarity = cosine_similarity(embeds, targets)
         (gradient,) = torch.autograd.grad(similarity.sum(), attention)  # (batch, heads, queries, tokens)
         queries = split.real[:, None, :, None] if tower.head is None else torch.ones_like(gradient[:, :1, :, :1])

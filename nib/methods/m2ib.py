@@ -5,18 +5,17 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, logsigmoid
 
 from nib.checks import check_count, check_number
-from nib.clip import HookedCLIP
 from nib.methods.pairs import cut, over_pairs, to_scores
 from nib.methods.scores import Scores
-from nib.shapes import AttentionMask, Embeds, HiddenStates, InputIds, PixelValues, TokenScores
+from nib.shapes import Embeds, HiddenStates
 from nib.towers import Split
 
 
 def m2ib(
-    clip: HookedCLIP,
-    pixel_values: PixelValues,
-    input_ids: InputIds,
-    attention_mask: AttentionMask | None = None,
+    clip,
+    pixel_values,
+    input_ids,
+    attention_mask=None,
     *,
     layer: int | tuple[int, int] | None = None,
     beta: float = 0.1,
@@ -34,58 +33,45 @@ def m2ib(
 
         beta * mean(KL) - mean(cos),
 
-    KL being that of p(z_tilde given z) = N(lambda z, (1 - lambda)^2) from N(0, 1), averaged over
-    tokens and width, cos being averaged over the noise copies, the other embedding held fixed. Only
-    the blocks after the bottleneck run at each step. Padding has no part in the mean over tokens.
+    KL being that of p(z_tilde given z) = N(lambda z, (1 - lambda)^2) from N(0, 1), averaged over tokens and width, cos
+    being averaged over the noise copies, the other embedding held fixed. Padding has no part in the mean over tokens.
 
-    The map is the capacity of the last forward pass, as released: `n_steps` passes, one update of alpha
-    between each and the next.
+    The map is the capacity of the last forward pass, as released: `n_steps` passes, one update of alpha between each
+    and the next. Scores are at least 0, in nats: the KL summed over the width. They say how much is used, not whether
+    it raises the similarity.
 
-    Differs from the released code: log (1 - lambda) is computed from alpha, so the KL is finite
-    where lambda rounds to 1; that code has an infinite term there, which its `nansum` keeps. The noise comes from
-    a seed. Its parameter `var` changes nothing there and does not exist here. What it calls layer 9 is the output of
-    block 9, 10 here.
+    Differs from the released code: log (1 - lambda) is computed from alpha, so the KL is finite where lambda rounds to
+    1; that code has an infinite term there, which its `nansum` keeps. The noise comes from a seed. Its parameter `var`
+    changes nothing there and does not exist here.
 
     Args:
-        layer: blocks run before the bottleneck, in both towers or in each; None for one more than 3/4 of them, 10 of
-            12.
         beta: weight of the KL, at least 0.
         lr: learning rate of Adam, more than 0.
-        n_steps: forward passes, at least 1: alpha is updated n_steps - 1 times.
-        n_noise: noise copies a pass, at least 1, drawn anew for each.
+        n_steps: forward passes, at least 1.
+        n_noise: noise copies a pass, at least 1, drawn anew for each, and shared by all pairs.
         alpha_init: where alpha starts: 5 lets 99.3 % of z through.
-        batch_size: rows of hidden states at once, pairs times noise copies; at least one pair
-            with all its copies.
-        seed: of the noise, which all pairs share: a pair scores the same in any batch.
-
-    Returns:
-        Scores, at least 0, in nats: the KL in the last pass, summed over the width. They say how
-        much is used, not whether it raises the similarity.
+        batch_size: rows of hidden states at once, pairs times noise copies; at least one pair with all its copies.
     """
-    for name, value in (("n_steps", n_steps), ("n_noise", n_noise)):
-        check_count(name, value, limit="nodes")
+    check_count("n_steps", n_steps, limit="nodes")
+    check_count("n_noise", n_noise, limit="nodes")
     check_count("n_steps * n_noise", n_steps * n_noise, limit="nodes")  # all of the noise is drawn at once
     check_count("batch_size", batch_size, limit="samples")
     beta = check_number("beta", beta, 0)
     lr = check_number("lr", lr, 0, open_end=True)
     alpha_init = check_number("alpha_init", alpha_init, -100)
-
     layers = clip.layers(layer, later=1)
 
     def explain(pixel_values, input_ids, attention_mask):
-        """Explain some pairs: see `over_pairs`."""
         image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
         with torch.no_grad():
             image_embeds, text_embeds = image(image.hidden_states), text(text.hidden_states)
-        real = text.real
-        every = real.new_ones(image.hidden_states.shape[:2])
         scores = []
-        for split, targets, tokens in ((image, text_embeds, every), (text, image_embeds, real)):
+        for split, targets in ((image, text_embeds), (text, image_embeds)):
             noise = draw_noise(split.hidden_states, n_steps, n_noise, seed)
-            alpha = _fit(split, targets, tokens, noise, beta, lr, alpha_init)
+            alpha = _fit(split, targets, noise, beta, lr, alpha_init)
             scores.append(capacity(alpha, split.hidden_states).sum(-1))
         similarity = cosine_similarity(image_embeds, text_embeds)
-        return to_scores(clip, pixel_values, real, similarity, *scores)
+        return to_scores(clip, pixel_values, text.real, similarity, *scores)
 
     return over_pairs(explain, pixel_values, input_ids, attention_mask, max(1, batch_size // n_noise))
 
@@ -93,13 +79,13 @@ def m2ib(
 def draw_noise(z: HiddenStates, n_steps: int, n_noise: int, seed: int) -> Tensor:
     """Draw N(0, 1) for each step, copy, token and channel: (n_steps, n_noise, tokens, width).
 
-    Token after token from one generator, so that padding leaves the noise of a caption as it is;
-    in float32 on the CPU, so that every device and precision sees the same.
+    Token after token from one generator, so that padding leaves the noise of a caption as it is; in float32 on the CPU,
+    so that every device and precision sees the same.
     """
     generator = torch.Generator().manual_seed(seed)
     _, tokens, width = z.shape
-    shape, options = (n_steps, n_noise, width), dict(generator=generator, dtype=torch.float32)
-    columns = [torch.randn(shape, **options) for _ in range(tokens)]
+    shape = n_steps, n_noise, width
+    columns = [torch.randn(shape, generator=generator, dtype=torch.float32) for _ in range(tokens)]
     return torch.stack(columns, 2).to(z)
 
 
@@ -113,11 +99,9 @@ def capacity(alpha: Tensor, z: HiddenStates) -> Tensor:
     return -logsigmoid(-alpha) + ((1 - passed) ** 2 + (passed * z) ** 2 - 1) / 2
 
 
-def _fit(
-    split: Split, targets: Embeds, tokens: Tensor, noise: Tensor, beta: float, lr: float, alpha_init: float
-) -> TokenScores:
+def _fit(split: Split, targets: Embeds, noise: Tensor, beta: float, lr: float, alpha_init: float) -> HiddenStates:
     """Fit alpha, (batch, tokens, width), of all pairs at once; Adam is element-wise, so pairs stay apart."""
-    z = split.hidden_states
+    z, tokens = split.hidden_states, split.real
     elements = tokens.sum(1, keepdim=True)[..., None] * z.shape[-1]  # (batch, 1, 1)
     weight = beta * tokens[..., None] / elements  # of each element in the mean over tokens and width
     precision = torch.promote_types(z.dtype, torch.float32)  # Adam at a rate of 1 needs more than bfloat16

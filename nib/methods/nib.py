@@ -1,7 +1,4 @@
-"""Narrowing Information Bottleneck attribution (Zhu et al., ICLR 2025, Eq. 10).
-
-Exports `nib` and `PRESETS`, named sets of its parameters.
-"""
+"""Narrowing Information Bottleneck attribution (Zhu et al., ICLR 2025, Eq. 10)."""
 
 from typing import Any
 
@@ -10,27 +7,26 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from nib.checks import check_flag, to_real
-from nib.clip import HookedCLIP
 from nib.integrate import anchor, integrate, warn_of_zero
 from nib.integrate import quadrature as place_nodes
-from nib.methods.pairs import check_pairs
+from nib.methods.pairs import average, check_pairs, find_patches
 from nib.methods.scores import Scores
-from nib.shapes import AttentionMask, HiddenStates, InputIds, PairValues, PixelValues, Targets, TokenScores
+from nib.shapes import HiddenStates, PairValues, TokenScores
 from nib.towers import Split, TextTower
 
 PAPER = {"n_steps": 10, "quadrature": "riemann_right", "lambda_min": 0.0}
 # "truncated" is ours, not the paper's: the path leaves out the stretch next to 0, on which the layer norms
 # saturate, so that few nodes add up, to F(z) - F(lambda_min z). Chosen in notebook 10, at layer 9.
-PRESETS: dict[str, dict[str, Any]] = {
-    "truncated": {"n_steps": 5, "quadrature": "gausslegendre", "lambda_min": 0.1},
-}
+PRESETS = {"truncated": {"n_steps": 5, "quadrature": "gausslegendre", "lambda_min": 0.1}}
+# Kinds of tokens that a baseline tells apart; padding keeps its own state and scores 0.
+OUTER, INNER, END, PADDING = range(4)  # class token or begin, patch or word
 
 
 def nib(
-    clip: HookedCLIP,
-    pixel_values: PixelValues,
-    input_ids: InputIds,
-    attention_mask: AttentionMask | None = None,
+    clip,
+    pixel_values,
+    input_ids,
+    attention_mask=None,
     *,
     layer: int | tuple[int, int] | None = None,
     n_steps: int | tuple[int, int] | None = None,
@@ -45,12 +41,11 @@ def nib(
 ) -> Scores:
     """Explain the similarity of pairs by narrowing one tower at a time, the other held fixed.
 
-    Differs from the released code: the text is explained against the image of its own pair, not
-    against the mean over all images of the batch; the class token's score is kept beside the map.
+    Differs from the released code: the text is explained against the image of its own pair, not against the mean over
+    all images of the batch; the class token's score is kept beside the map. `layer` and the next three are one value,
+    or one for the picture and one for the caption.
 
     Args:
-        layer: blocks run before the bottleneck; None for 3/4 of the blocks of each tower, the paper's 9 of 12. This and
-            the next three are one value, or one for the picture and one for the caption.
         n_steps: nodes of the path; None for the preset's, or the paper's 10.
         quadrature: one of `nib.integrate.RULES`; None for the preset's, or the paper's right Riemann sum.
         lambda_min: where the path starts, in [0, 1); None for the preset's, or the paper's 0.
@@ -60,40 +55,37 @@ def nib(
             and score 0. A tensor holds one state for each kind of token: (2, width) for the class token and patches,
             (3, width) for begin, words and end. Two values are for the picture and the caption. What is
             explained is F(z) - F(baseline): from the mean, what tells tokens apart, not what they share.
-        target: what is divided among tokens: the "cosine", or the "logit", exp(logit_scale) times that. SigLIP's bias
-            is the same at both ends of the path and can change no score.
+        target: what is divided among tokens: the "cosine", or the "logit", exp(logit_scale) times that (SigLIP's bias
+            can change no score).
         rectified: set negative scores of patches and tokens to 0, after the sums are taken.
 
     Returns:
         Scores in cosine units. `image_difference` is F(z) - F(lambda_min z), `image_gap` the sum of all image
-        scores, class token included, less that, and `image_gap_from_zero` the sum less F(z) - F(0), the same
-        where lambda_min is 0; likewise for text. With another baseline b, b stands for 0 and b + lambda_min (z - b)
-        for lambda_min z.
+        scores, class token included, less that, and `image_gap_from_zero` the sum less F(z) - F(0); likewise for text.
+        With another baseline b, b stands for 0 and b + lambda_min (z - b) for lambda_min z.
     """
     path = resolve_path(preset, n_steps=n_steps, quadrature=quadrature, lambda_min=lambda_min)
     of_image, of_text = _split_path(rule=path.pop("quadrature"), baseline=baseline, **path)
-    for side in (of_image, of_text):
-        _check_path(**side)
     image_layer, text_layer = clip.layers(layer)
     check_flag("rectified", rectified)
     if not isinstance(target, str) or target not in ("cosine", "logit"):
         raise ValueError(f"target must be 'cosine' or 'logit', got {target!r}")
     check_pairs(pixel_values, input_ids, attention_mask, batch_size)
-    pictures, captions = len(pixel_values), len(input_ids)
     image, text = clip.image.split(pixel_values, image_layer), clip.text.split(input_ids, text_layer, attention_mask)
-    of_image["baseline"] = place_baseline(image, _kinds_of_image(clip, pixel_values), of_image["baseline"])
-    of_text["baseline"] = place_baseline(text, _kinds_of_text(clip, input_ids, attention_mask), of_text["baseline"])
+    words, ends = clip.text.words(input_ids, attention_mask), clip.text.find_end(input_ids)
+    image_kinds = torch.where(find_patches(image), INNER, OUTER)
+    text_kinds = torch.where(text.real, OUTER, PADDING).masked_fill(words, INNER).scatter(1, ends[:, None], END)
+    of_image["baseline"] = place_baseline(image, image_kinds, of_image["baseline"])
+    of_text["baseline"] = place_baseline(text, text_kinds, of_text["baseline"])
     with torch.no_grad():
         image_embeds, text_embeds = image(image.hidden_states), text(text.hidden_states)
     similarity = cosine_similarity(image_embeds, text_embeds)
-    to_texts = text_embeds[None] if pictures != captions else text_embeds[:, None]  # (pictures, targets, embed)
-    to_images = image_embeds.expand(captions, -1)[:, None]
-    image_scores, image_sums = _add_up(image, to_texts, similarity, batch_size, **of_image)
-    text_scores, text_sums = _add_up(text, to_images, similarity, batch_size, **of_text)
+    to_texts = text_embeds[None] if len(image) != len(text) else text_embeds[:, None]  # (pictures, targets, embed)
+    to_images = image_embeds.expand(len(text), -1)[:, None]
+    image_scores, image_sums = _add_up("image", image, to_texts, similarity, batch_size, **of_image)
+    text_scores, text_sums = _add_up("text", text, to_images, similarity, batch_size, **of_text)
     patches, image_class = clip.image.to_grid(image_scores, clip.grid(pixel_values))
-    sums = {f"image_{name}": values for name, values in image_sums.items()}
-    sums |= {f"text_{name}": values for name, values in text_sums.items()}
-    explained = {"image": patches, "text": text_scores, "image_class": image_class, **sums}
+    explained = {"image": patches, "text": text_scores, "image_class": image_class, **image_sums, **text_sums}
     if target == "logit":
         scale = clip.model.logit_scale.exp()
         explained = {name: None if values is None else scale * values for name, values in explained.items()}
@@ -102,63 +94,44 @@ def nib(
     return Scores(similarity=similarity, **explained)
 
 
-def _check_path(n_steps: int, rule: str, lambda_min: float, baseline: str | Tensor) -> None:
-    """Check one side's path, and warn of a node at 0."""
-    if not isinstance(baseline, Tensor) and not (isinstance(baseline, str) and baseline in ("zero", "mean")):
-        raise ValueError(f"baseline must be 'zero', 'mean' or a tensor, got {baseline!r}")
-    place_nodes(rule, n_steps, lambda_min)  # checks it
-    if isinstance(baseline, str) and baseline == "zero":
-        warn_of_zero(rule, n_steps, lambda_min, stacklevel=5)
-
-
 def resolve_path(preset: str | None, **path: Any) -> dict[str, Any]:
-    """Fill in what is None of `n_steps`, `quadrature` and `lambda_min`: from a preset, else from the paper.
-
-    Raises:
-        ValueError: an unknown preset.
-    """
+    """Fill in what is None of `n_steps`, `quadrature` and `lambda_min`: from a preset, else from the paper."""
     if preset is not None and not (isinstance(preset, str) and preset in PRESETS):
         raise ValueError(f"preset must be one of {sorted(PRESETS)} or None, got {preset!r}")
     known = PAPER | PRESETS.get(preset, {})
     return {name: known[name] if value is None else value for name, value in path.items()}
 
 
-def _add_up(
-    split: Split, targets: Targets, similarity: PairValues, batch_size: int, **path
-) -> tuple[TokenScores, dict[str, PairValues]]:
+def _add_up(side, split, targets, similarity, batch_size, **path) -> tuple[TokenScores, dict[str, PairValues]]:
     """Integrate one tower: scores (captions, tokens), and what they should add up to and miss."""
     scores, start = integrate(split, targets, batch_size=batch_size, **path)
     scores, total = scores.flatten(0, 1), scores.sum(-1).flatten()  # (captions, tokens), (captions,)
     zero = anchor(split, targets, path["baseline"]) if path["lambda_min"] else start
     difference, whole = similarity - start.flatten(), similarity - zero.flatten()
-    return scores, dict(difference=difference, gap=total - difference, gap_from_zero=total - whole)
+    gaps = {f"{side}_gap": total - difference, f"{side}_gap_from_zero": total - whole}
+    return scores, {f"{side}_difference": difference, **gaps}
 
 
 def _split_path(**path) -> tuple[dict, dict]:
-    """Return the path of the picture and that of the caption."""
+    """Return the path of the picture and that of the caption, checked; warn of a node at 0."""
     pairs = {name: tuple(value) if isinstance(value, (tuple, list)) else (value,) * 2 for name, value in path.items()}
     for name, pair in pairs.items():
         if len(pair) != 2:
             given = {"rule": "quadrature"}.get(name, name)
             raise ValueError(f"{given} must be one value or two, of picture and caption, got {path[name]!r}")
-    return tuple({name: pair[side] for name, pair in pairs.items()} for side in (0, 1))
-
-
-# Kinds of tokens that a baseline tells apart; padding keeps its own state and scores 0.
-OUTER, INNER, END, PADDING = range(4)  # class token or begin, patch or word
+    sides = [dict(zip(pairs, values)) for values in zip(*pairs.values())]
+    for path in sides:
+        baseline, nodes = path["baseline"], (path["rule"], path["n_steps"], path["lambda_min"])
+        if not isinstance(baseline, Tensor) and not (isinstance(baseline, str) and baseline in ("zero", "mean")):
+            raise ValueError(f"baseline must be 'zero', 'mean' or a tensor, got {baseline!r}")
+        place_nodes(*nodes)  # checks them
+        if not isinstance(baseline, Tensor) and baseline == "zero":
+            warn_of_zero(*nodes, stacklevel=5)
+    return tuple(sides)
 
 
 def place_baseline(split: Split, kinds: Tensor, baseline: str | Tensor) -> HiddenStates | None:
-    """Return the state that each token has at the start of the path, or None for zero.
-
-    Args:
-        split: the tower, cut, with the batch of inputs in it.
-        kinds: (batch, tokens), of each token.
-        baseline: "zero", "mean", or a tensor (kinds, width).
-
-    Raises:
-        ValueError: another word, or a tensor of another shape or with values that are not finite.
-    """
+    """Return the state that each token, of `kinds` (batch, tokens), has at the start of the path, or None for zero."""
     z, n_kinds = split.hidden_states, 2 + int((kinds == END).any())
     if isinstance(baseline, Tensor):
         baseline = to_real("baseline", baseline)
@@ -172,19 +145,5 @@ def place_baseline(split: Split, kinds: Tensor, baseline: str | Tensor) -> Hidde
         return torch.where((kinds == PADDING)[..., None], z, states[kinds])
     if baseline == "zero":
         return None
-    if baseline != "mean":
-        raise ValueError(f"baseline must be 'zero', 'mean' or a tensor, got {baseline!r}")
-    inner = (kinds == INNER)[..., None].to(z)  # (batch, tokens, 1)
-    mean = (inner * z).sum(1, keepdim=True) / inner.sum(1, keepdim=True).clamp(min=1)
-    return torch.where(inner.bool(), mean, z)
-
-
-def _kinds_of_image(clip: HookedCLIP, pixel_values: PixelValues) -> Tensor:
-    patches = torch.full((len(pixel_values), *clip.grid(pixel_values)), INNER, device=pixel_values.device)
-    return clip.image.from_grid(patches, OUTER)
-
-
-def _kinds_of_text(clip: HookedCLIP, input_ids: InputIds, attention_mask: AttentionMask | None) -> Tensor:
-    real, _ = clip.text.locate(input_ids, attention_mask)
-    kinds = torch.where(real, OUTER, PADDING).masked_fill(clip.text.words(input_ids, attention_mask), INNER)
-    return kinds.scatter(1, clip.text.find_end(input_ids)[:, None], END)
+    inner = kinds == INNER
+    return torch.where(inner[..., None], average(z, inner), z)

@@ -1,19 +1,17 @@
 """Explain what a text says beside other texts: orthogonal to them, around any method."""
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from nib.checks import check_count, name_place, shorten
-from nib.clip import HookedCLIP, run_ready
-from nib.methods.pairs import check_ids, check_inputs, check_pairs
+from nib.clip import run_ready
+from nib.methods.pairs import batches, check_ids, check_inputs, check_pairs
 from nib.methods.scores import Scores
-from nib.shapes import AttentionMask, Embeds, InputIds, PixelValues
+from nib.shapes import Embeds, InputIds
 from nib.towers import of_this_thread
 
 
@@ -46,13 +44,7 @@ def orthogonal_text(method: Callable[..., Scores], distractors: InputIds, n_atom
         raise ValueError("distractors must be at least one text, got none")
 
     @run_ready
-    def explain(
-        clip: HookedCLIP,
-        pixel_values: PixelValues,
-        input_ids: InputIds,
-        attention_mask: AttentionMask | None = None,
-        **parameters: Any,
-    ) -> Scores:
+    def explain(clip, pixel_values, input_ids, attention_mask=None, **parameters) -> Scores:
         """Explain pairs as the method does, each text projected off what it shares with the distractors."""
         check_pairs(pixel_values, input_ids, attention_mask, 1)
         check_inputs(pixel_values, input_ids, attention_mask)
@@ -63,15 +55,17 @@ def orthogonal_text(method: Callable[..., Scores], distractors: InputIds, n_atom
             real, _ = clip.text.locate(distractors, None)
             atoms = normalize(clip.text.embed(distractors, real.long()), dim=-1)
             texts = clip.text.embed(input_ids, attention_mask)
+        projection = clip.text.projection
+        if isinstance(projection, nn.Sequential):  # made anew at each call: only its layers are the model's
+            projection = projection[-1]
         parts = []
-        for row, text in enumerate(texts):  # each text has a span of its own
-            own = slice(row, row + 1)
-            picture = pixel_values if len(pixel_values) == 1 else pixel_values[own]
-            mask = None if attention_mask is None else attention_mask[own]
+        pairs = batches(pixel_values, input_ids, attention_mask, 1)  # each text has a span of its own
+        for row, (text, (_, *inputs)) in enumerate(zip(texts, pairs)):
             with name_place(f"text {row}", len(texts)):
                 basis = pursue(text, atoms, n_atoms)
-            with _project_off(clip, basis):
-                parts.append(method(clip, picture, input_ids[own], mask, **parameters))
+            take_out = of_this_thread(lambda _, args, embeds, basis=basis: embeds - embeds @ basis @ basis.T)
+            with projection.register_forward_hook(take_out):
+                parts.append(method(clip, *inputs, **parameters))
         return Scores.join(parts)
 
     explain.__signature__ = inspect.signature(method)  # so that `nib.attribute` knows its parameters
@@ -95,17 +89,3 @@ def pursue(text: Tensor, atoms: Embeds, n_atoms: int) -> Tensor:
     if rest.norm() < 1e-6 * text.norm():
         raise ValueError("a text must say something beside the distractors, and one is the same as what they say")
     return basis
-
-
-@contextmanager
-def _project_off(clip: HookedCLIP, basis: Tensor) -> Iterator[None]:
-    """Take a span out of every embedding of a text."""
-    hook = of_this_thread(lambda _, args, embeds: embeds - embeds @ basis @ basis.T)
-    projection = clip.text.projection
-    if isinstance(projection, nn.Sequential):  # made anew at each call: only its layers are the model's
-        projection = projection[-1]
-    handle = projection.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()

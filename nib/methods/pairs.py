@@ -1,10 +1,6 @@
-"""What the methods share: pairs in chunks, towers cut for each pair, scores put on the grid.
+"""What the methods share: pairs in chunks, towers cut for each pair, scores put on the grid, and checks."""
 
-Exports `guard`, `over_pairs`, `check_pairs`, `check_inputs`, `check_ids`, `check_scores`, `NoPairs`, `cut` and
-`to_scores`.
-"""
-
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import wraps
 
@@ -17,7 +13,7 @@ from nib.checks import check_count, check_finite, check_normalised, check_seed, 
 from nib.clip import HookedCLIP, run_ready
 from nib.methods.scores import Scores
 from nib.pictures import warn_of_raw
-from nib.shapes import AttentionMask, InputIds, PairValues, PixelScores, PixelValues
+from nib.shapes import Embeds, InputIds, TokenScores
 from nib.towers import Split
 
 
@@ -33,7 +29,6 @@ def guard(name: str, method: Callable[..., Scores]) -> Callable[..., Scores]:
     @wraps(method)
     @run_ready
     def guarded(clip, pixel_values, input_ids, attention_mask=None, **parameters):
-        """Check the inputs, call the method, and check what it gives."""
         check_seed(parameters.get("seed", 0))
         whole = [name for name in ("seed", "batch_size") if isinstance(parameters.get(name), np.integer)]
         parameters |= {name: int(parameters[name]) for name in whole}
@@ -80,7 +75,7 @@ def guard(name: str, method: Callable[..., Scores]) -> Callable[..., Scores]:
     return guarded
 
 
-def check_inputs(pixel_values: PixelValues, input_ids: InputIds, attention_mask: AttentionMask | None) -> None:
+def check_inputs(pixel_values, input_ids, attention_mask) -> None:
     """Raise an error that names the argument which is no batch of pictures, of token ids, or no mask of these."""
     check_tensor("pixel_values", pixel_values, 4)
     check_tensor("input_ids", input_ids, 2)
@@ -110,14 +105,7 @@ def check_ids(clip: HookedCLIP, input_ids: InputIds, what: str = "input_ids") ->
         raise ValueError(f"{what} must be in [0, {clip.text.vocabulary}), got {found}")
 
 
-def check_scores(
-    clip: HookedCLIP,
-    pixel_values: PixelValues,
-    input_ids: InputIds,
-    attention_mask: AttentionMask | None,
-    scores: Scores,
-    on_grid: bool = False,
-) -> None:
+def check_scores(clip, pixel_values, input_ids, attention_mask, scores: Scores, on_grid: bool = False) -> None:
     """Raise an error unless these are pairs, and the scores are theirs, of the model's grid where asked, and finite."""
     check_inputs(pixel_values, input_ids, attention_mask)
     check_normalised("pixel_values", pixel_values)
@@ -128,9 +116,7 @@ def check_scores(
         check_finite("scores", values)
 
 
-def check_shapes(
-    pixel_values: PixelValues, input_ids: InputIds, scores: Scores, grid: tuple[int, int] | None, who: str = ""
-) -> None:
+def check_shapes(pixel_values, input_ids, scores: Scores, grid: tuple[int, int] | None, who: str = "") -> None:
     """Raise an error unless the scores are of as many pairs and tokens, and on this grid where one is given."""
     if not isinstance(scores, Scores):
         raise TypeError(f"{who}scores must be what a method gives, nib.Scores, got {type(scores).__name__}")
@@ -152,9 +138,7 @@ def check_shapes(
         )
 
 
-def check_pairs(
-    pixel_values: PixelValues, input_ids: InputIds, attention_mask: AttentionMask | None, batch_size: int
-) -> None:
+def check_pairs(pixel_values, input_ids, attention_mask, batch_size: int) -> None:
     """Check what all methods share, or raise a ValueError; without any pair, raise `NoPairs`."""
     check_count("batch_size", batch_size, limit="samples")
     pictures, captions = len(pixel_values), len(input_ids)
@@ -170,42 +154,35 @@ def check_pairs(
         raise ValueError(f"attention_mask must leave a token of each caption, and leaves none of rows {rows[:10]}")
 
 
-def over_pairs(
-    explain: Callable[..., Scores],
-    pixel_values: PixelValues,
-    input_ids: InputIds,
-    attention_mask: AttentionMask | None,
-    batch_size: int,
-) -> Scores:
-    """Call `explain(pixel_values, input_ids, attention_mask)` on some pairs at a time and join the scores.
+def batches(pixel_values, input_ids, attention_mask, batch_size: int) -> Iterator[tuple]:
+    """Yield the rows of some pairs at a time, a slice, and their inputs; a picture that serves all captions is in each.
 
-    Nothing a method computes for one pair depends on another, so chunks change the result only by
-    rounding; they bound memory.
-
-    Args:
-        pixel_values: (batch, channels, height, width), or one row that serves all captions.
-        batch_size: pairs at once.
-
-    Raises:
-        ValueError: the rows do not pair up, or `batch_size` is below 1.
+    Nothing a method computes for one pair depends on another, so chunks change the result only by rounding; they bound
+    memory.
     """
-    check_pairs(pixel_values, input_ids, attention_mask, batch_size)
-    pictures, captions, parts = len(pixel_values), len(input_ids), []
-    for first in range(0, captions, batch_size):
+    for first in range(0, len(input_ids), batch_size):
         rows = slice(first, first + batch_size)
-        own = pixel_values[rows] if pictures == captions else pixel_values
-        parts.append(explain(own, input_ids[rows], None if attention_mask is None else attention_mask[rows]))
-    return Scores.join(parts)
+        pictures = pixel_values if len(pixel_values) == 1 else pixel_values[rows]
+        yield rows, pictures, input_ids[rows], None if attention_mask is None else attention_mask[rows]
 
 
-def cut(
-    clip: HookedCLIP,
-    pixel_values: PixelValues,
-    input_ids: InputIds,
-    attention_mask: AttentionMask | None,
-    image_layer: int,
-    text_layer: int,
-) -> tuple[Split, Split]:
+def over_pairs(explain: Callable[..., Scores], pixel_values, input_ids, attention_mask, batch_size: int) -> Scores:
+    """Check the inputs, call `explain(pixel_values, input_ids, attention_mask)` on `batches`, and join the scores."""
+    check_pairs(pixel_values, input_ids, attention_mask, batch_size)
+    parts = batches(pixel_values, input_ids, attention_mask, batch_size)
+    return Scores.join([explain(*inputs) for _, *inputs in parts])
+
+
+@torch.no_grad()
+def embed_pairs(clip, pixel_values, input_ids, attention_mask=None, batch_size: int = 64) -> tuple[Embeds, Embeds]:
+    """Embed pictures and captions, `batch_size` at once; one picture that serves all captions is repeated."""
+    masks = [None] * len(input_ids) if attention_mask is None else attention_mask.split(batch_size)
+    image = torch.cat([clip.image.embed(part) for part in pixel_values.split(batch_size)])
+    text = torch.cat([clip.text.embed(*part) for part in zip(input_ids.split(batch_size), masks)])
+    return image.expand(len(text), -1), text
+
+
+def cut(clip, pixel_values, input_ids, attention_mask, image_layer: int, text_layer: int) -> tuple[Split, Split]:
     """Cut both towers, with one row a pair; a picture that serves all captions is run once and repeated."""
     image = clip.image.split(pixel_values, image_layer)
     text = clip.text.split(input_ids, text_layer, attention_mask)
@@ -214,15 +191,27 @@ def cut(
     return image, text
 
 
-def to_scores(
-    clip: HookedCLIP,
-    pixel_values: PixelValues,
-    real: Tensor,
-    similarity: PairValues,
-    image: Tensor,
-    text: Tensor,
-    image_pixels: PixelScores | None = None,
-) -> Scores:
+def find_patches(image: Split) -> Tensor:
+    """Return which tokens of pictures are patches, not the class token: (batch, tokens) boolean."""
+    _, tokens, _ = image.hidden_states.shape
+    places = torch.arange(tokens, device=image.hidden_states.device)
+    return (places >= image.tower.class_tokens).expand(len(image), -1)
+
+
+def average(states: Tensor, places: Tensor) -> Tensor:
+    """Average states over the tokens in `places`, (batch, tokens) boolean: (batch, 1, width)."""
+    places = places[..., None]
+    return torch.where(places, states, 0.0).sum(1, keepdim=True) / places.sum(1, keepdim=True).clamp(min=1)
+
+
+def stretch(scores: TokenScores, among: Tensor) -> tuple[TokenScores, Tensor]:
+    """Stretch each row to [0, 1] over the tokens in `among`; all ones where those are equal, and which rows are so."""
+    low = torch.where(among, scores, torch.inf).amin(1, keepdim=True)
+    high = torch.where(among, scores, -torch.inf).amax(1, keepdim=True)
+    return torch.where(high > low, (scores - low) / (high - low), 1.0), (high <= low)[:, 0]
+
+
+def to_scores(clip, pixel_values, real: Tensor, similarity, image: Tensor, text: Tensor, image_pixels=None) -> Scores:
     """Put scores of tokens on the grid and zero those of padding.
 
     Args:
@@ -232,10 +221,5 @@ def to_scores(
         image_pixels: (batch, height, width), the map at pixels, of a method that has one.
     """
     image, image_class = (image, None) if image.ndim == 3 else clip.image.to_grid(image, clip.grid(pixel_values))
-    return Scores(
-        image=image,
-        text=torch.where(real, text, 0.0),
-        similarity=similarity.detach(),
-        image_class=image_class,
-        image_pixels=image_pixels,
-    )
+    text, similarity = torch.where(real, text, 0.0), similarity.detach()
+    return Scores(image, text, similarity, image_class=image_class, image_pixels=image_pixels)

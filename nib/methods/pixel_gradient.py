@@ -2,36 +2,19 @@
 
 from torch.nn.functional import avg_pool2d
 
-from nib.clip import HookedCLIP
 from nib.methods.gradients import explain_inputs
 from nib.methods.scores import Scores
-from nib.shapes import AttentionMask, InputIds, PixelValues
 
 
-def pixel_gradient(
-    clip: HookedCLIP,
-    pixel_values: PixelValues,
-    input_ids: InputIds,
-    attention_mask: AttentionMask | None = None,
-    *,
-    batch_size: int = 64,
-    seed: int = 0,
-) -> Scores:
+def pixel_gradient(clip, pixel_values, input_ids, attention_mask=None, *, batch_size=64, seed=0) -> Scores:
     """Score pixels by the largest absolute gradient of the cosine over the channels, patches by their mean.
 
-    A word has no pixels: its score is the sum over the width of the absolute gradient with respect
-    to its token embedding. The other embedding is held fixed.
-
-    Differs from the released code, which has no such method: what it calls a saliency map is the
-    gradient of an attention (`saliency`).
-
-    Returns:
-        Scores, at least 0: cosine per unit of a normalised pixel, or of an embedding. A class token
-        has no pixels and no score.
+    A word has no pixels: its score is the sum over the width of the absolute gradient with respect to its token
+    embedding. The other embedding is held fixed. What the released code calls a saliency map is the gradient of an
+    attention (`saliency`). Scores are at least 0: cosine per unit of a normalised pixel, or of an embedding.
     """
-    patch = clip.image.patch
 
     def score(pixels, embeddings, pixel_gradients, embedding_gradients):
-        return avg_pool2d(pixel_gradients.abs().amax(1), patch), embedding_gradients.abs().sum(-1)
+        return avg_pool2d(pixel_gradients.abs().amax(1), clip.image.patch), embedding_gradients.abs().sum(-1)
 
     return explain_inputs(clip, pixel_values, input_ids, attention_mask, score, batch_size)

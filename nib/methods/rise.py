@@ -9,20 +9,19 @@ from torch.nn.functional import avg_pool2d, cosine_similarity, interpolate
 from tqdm import tqdm
 
 from nib.checks import check_count, check_flag
-from nib.clip import HookedCLIP
 from nib.methods.gradients import token_embeddings
 from nib.methods.pairs import over_pairs, to_scores
 from nib.methods.scores import Scores
-from nib.shapes import AttentionMask, Embeds, InputIds, PixelScores, PixelValues, TokenScores
+from nib.shapes import Embeds, PixelScores, TokenScores
 from nib.towers import Split
 
 
 @torch.no_grad()
 def rise(
-    clip: HookedCLIP,
-    pixel_values: PixelValues,
-    input_ids: InputIds,
-    attention_mask: AttentionMask | None = None,
+    clip,
+    pixel_values,
+    input_ids,
+    attention_mask=None,
     *,
     n_masks: int = 6000,
     grid: int = 8,
@@ -35,17 +34,18 @@ def rise(
 ) -> Scores:
     """Score pixels and words by the mean similarity of the inputs in which they are kept.
 
-    S = sum over masks of cos(input * mask) * mask / (n_masks * p) (Eq. 6 of Petsiuk et al.). Masks
-    of the picture are smooth: grids of 0 and 1, upsampled bilinearly and shifted at random. They
-    multiply normalised pixels, so 0 is the mean colour. Masks of the caption are the same in one dimension, along
-    its tokens, begin and end included; they multiply the token embeddings, before positions are added. The other
-    embedding is held fixed. With few cells and p = 0.1 about half of the masks of a caption keep nothing.
+    S = sum over masks of cos(input * mask) * mask / (n_masks * p) (Eq. 6 of Petsiuk et al.). Masks of the picture are
+    smooth: grids of 0 and 1, upsampled bilinearly and shifted at random. They multiply normalised pixels, so 0 is the
+    mean colour. Masks of the caption are the same in one dimension, along its tokens, begin and end included; they
+    multiply the token embeddings, before positions are added. The other embedding is held fixed. With few cells and
+    p = 0.1 about half of the masks of a caption keep nothing. Scores are in cosine units, an average of similarities,
+    of any sign, not a difference.
 
-    Differs from the released code: the masks come from a seed, not from a cache file in the working
-    directory; beside the map at pixels (`image_pixels`) its mean in each patch is kept.
+    Differs from the released code: the masks come from a seed, not from a cache file in the working directory; beside
+    the map at pixels (`image_pixels`) its mean in each patch is kept.
 
     Args:
-        n_masks: masks of the picture, at least 1; the paper's default.
+        n_masks: masks of the picture, at least 1, the same for all pairs; the paper's default.
         grid: cells of a mask along each side, at least 1.
         p: probability that a cell is kept, in (0, 1].
         text_masks: masks of the caption, at least 1.
@@ -53,14 +53,9 @@ def rise(
             for each token and channel, closest to the paper's definition.
         by_coverage: divide the sum at each pixel or token by how much of it the masks kept, not by its
             expectation n_masks * p: otherwise the map shows where the masks happened to fall.
-        seed: of the masks. All pairs see the same: a pair scores the same in any batch.
-
-    Returns:
-        Scores in cosine units: an average of similarities, of any sign, not a difference. A class
-        token has no pixels and no score.
     """
-    for name, value in (("n_masks", n_masks), ("text_masks", text_masks)):
-        check_count(name, value, limit="samples")
+    check_count("n_masks", n_masks, limit="samples")
+    check_count("text_masks", text_masks, limit="samples")
     check_count("batch_size", batch_size, limit="samples")
     check_count("grid", grid)
     if grid > clip.image_size:
@@ -72,14 +67,11 @@ def rise(
     if not isinstance(p, Real) or isinstance(p, bool) or not 0 < p <= 1:
         raise ValueError(f"p must be in (0, 1], got {p!r}")
     p = float(p)
-    patch = clip.image.patch
 
     def explain(pixel_values, input_ids, attention_mask):
-        """Explain some pairs: see `over_pairs`."""
         pixel_values = pixel_values.to(clip.dtype)
         text = clip.text.split(input_ids, 0, attention_mask)
-        text_embeds = text(text.hidden_states)
-        image_embeds = clip.image.embed(pixel_values)
+        text_embeds, image_embeds = text(text.hidden_states), clip.image.embed(pixel_values)
         chunk = max(1, batch_size // len(pixel_values))
         masks = draw_image_masks(n_masks, grid, p, pixel_values.shape[-2:], seed, chunk)
         pixels, kept = _score_image(clip, pixel_values, text_embeds, masks)
@@ -90,7 +82,8 @@ def rise(
         words, kept = _score_text(clip, text, input_ids, tokens, image_embeds, masks, batch_size)
         words = words / kept.clamp(min=1e-12) if by_coverage else words / (text_masks * p)
         similarity = cosine_similarity(image_embeds, text_embeds)
-        return to_scores(clip, pixel_values, real, similarity, avg_pool2d(pixels, patch), words, image_pixels=pixels)
+        patches = avg_pool2d(pixels, clip.image.patch)
+        return to_scores(clip, pixel_values, real, similarity, patches, words, image_pixels=pixels)
 
     pairs = len(input_ids) if len(pixel_values) == 1 else batch_size
     return over_pairs(explain, pixel_values, input_ids, attention_mask, pairs)
@@ -144,9 +137,7 @@ def draw_text_masks(
     return masks
 
 
-def _score_image(
-    clip: HookedCLIP, pixel_values: PixelValues, text_embeds: Embeds, masks: Iterator[Tensor]
-) -> tuple[PixelScores, Tensor]:
+def _score_image(clip, pixel_values, text_embeds: Embeds, masks: Iterator[Tensor]) -> tuple[PixelScores, Tensor]:
     """Sum similarity * mask at each pixel, (pairs, height, width), and the masks, (height, width)."""
     total, kept = 0.0, 0.0
     for chunk in tqdm(masks, desc="rise", unit="batch of masks", delay=3, leave=False):  # (masks, height, width)
@@ -160,17 +151,10 @@ def _score_image(
 
 
 def _score_text(
-    clip: HookedCLIP,
-    text: Split,
-    input_ids: InputIds,
-    tokens: Tensor,
-    image_embeds: Embeds,
-    masks: Tensor,
-    batch_size: int,
+    clip, text: Split, input_ids, tokens, image_embeds, masks, batch_size
 ) -> tuple[TokenScores, TokenScores]:
     """Sum similarity * mask at each token, and the masks, both averaged over the width: (pairs, tokens)."""
-    image_embeds = image_embeds.expand(len(text), -1)
-    scores = []
+    image_embeds, scores = image_embeds.expand(len(text), -1), []
     for first in range(0, len(text), batch_size):
         rows = slice(first, first + batch_size)
         part, total = text[rows], 0.0

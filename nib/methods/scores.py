@@ -18,11 +18,10 @@ class Scores:
         image: (batch, grid_h, grid_w), the patches.
         text: (batch, tokens), begin and end included, zero at padding.
         similarity: (batch,), cosine of the two embeddings, in [-1, 1].
-        image_class: (batch,), the class token, where the image tower has one. It is not on the
-            map, and can carry most of the sum.
-        image_difference, text_difference: (batch,), what all scores of a modality should add up to:
-            F(z) - F(lambda_min z) for NIB, with the zero baseline. These and the gaps are None where a
-            method has no such sum.
+        image_class: (batch,), the class token, which is not on the map and can carry most of the sum; None where the
+            image tower has none, or the method reads pixels.
+        image_difference, text_difference: (batch,), what all scores of a modality should add up to: for NIB with the
+            zero baseline F(z) - F(lambda_min z). These and the gaps are None where a method has no such sum.
         image_gap, text_gap: (batch,), how far the sum misses that.
         image_gap_from_zero, text_gap_from_zero: (batch,), how far it misses F(z) - F(baseline), the whole path's.
         image_pixels: (batch, height, width), the map at pixels, where the method has one (RISE); `image` is then its

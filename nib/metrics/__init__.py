@@ -6,16 +6,7 @@ function and a `Metric`, and a line here.
 
 from nib.metrics.completeness import COMPLETENESS
 from nib.metrics.confidence import CONFIDENCE, DIAGNOSTICS, confidence
-from nib.metrics.faithfulness import (
-    ABSENT_PROMPT,
-    INFIDELITY,
-    MAX_SENSITIVITY,
-    RANDOMISATION,
-    absent_prompt,
-    infidelity,
-    max_sensitivity,
-    randomisation,
-)
+from nib.metrics.faithfulness import DEPENDENCE, absent_prompt, infidelity, max_sensitivity, randomisation
 from nib.metrics.localisation import (
     LOCALISATION,
     auc,
@@ -34,37 +25,13 @@ METRICS = {
     "localisation": LOCALISATION,
     "completeness": COMPLETENESS,
     "faithfulness": FAITHFULNESS,
-    "infidelity": INFIDELITY,
-    "absent_prompt": ABSENT_PROMPT,
-    "randomisation": RANDOMISATION,
-    "max_sensitivity": MAX_SENSITIVITY,
+    **DEPENDENCE,
     "confidence": CONFIDENCE,
 }
 VALUES = {name: value for metric in METRICS.values() for name, value in metric.values.items()}
 HIGHER_IS_BETTER = {name: higher for name, (higher, _) in VALUES.items() if higher is not None}
 
-__all__ = [
-    "DIAGNOSTICS",
-    "HIGHER_IS_BETTER",
-    "METRICS",
-    "VALUES",
-    "Case",
-    "Metric",
-    "Value",
-    "absent_prompt",
-    "auc",
-    "average_precision",
-    "bootstrap_interval",
-    "compare",
-    "confidence",
-    "energy_inside",
-    "holm",
-    "infidelity",
-    "iou_at_mean",
-    "max_sensitivity",
-    "pointing_game",
-    "randomisation",
-    "removal_curves",
-    "selectivity",
-    "summarise",
-]
+__all__ = ["DIAGNOSTICS", "HIGHER_IS_BETTER", "METRICS", "VALUES", "Case", "Metric", "Value"]
+__all__ += ["absent_prompt", "confidence", "infidelity", "max_sensitivity", "randomisation", "removal_curves"]
+__all__ += ["auc", "average_precision", "energy_inside", "iou_at_mean", "pointing_game", "selectivity"]
+__all__ += ["bootstrap_interval", "compare", "holm", "summarise"]

@@ -1,12 +1,10 @@
 """Measure how far a map keeps what the similarity rests on: Confidence Drop and Increase.
 
-Exports `confidence`, `embed_pairs`, `is_constant`, `PROTOCOLS`, `CONFIDENCE` and `DIAGNOSTICS`.
 Each input is multiplied by its own map, stretched to [0, 1], and the similarity of the pair is computed again
 (Chattopadhyay et al., Grad-CAM++, 2018, on probabilities; the M2IB and NIB papers, on cosines). An all-ones map drops
 nothing, so smooth and bright maps do well: compare with the controls.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -17,11 +15,9 @@ from nib.checks import check_choice, check_count, shorten
 from nib.clip import HookedCLIP, run_ready
 from nib.heatmaps import to_heatmap
 from nib.methods.gradients import token_embeddings
-from nib.methods.pairs import check_scores
-from nib.methods.scores import Scores
+from nib.methods.pairs import batches, check_scores, embed_pairs, stretch
 from nib.metrics.registry import Metric, Value
-from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PairValues, PixelScores, PixelValues, TokenScores
-from nib.towers import Split
+from nib.shapes import Embeds, GridScores, PairValues, PixelScores, TokenScores
 
 PROTOCOLS = ("paper", "released")
 SIDES = ("image", "text")
@@ -41,48 +37,36 @@ DARK = 0.1
 @run_ready
 @torch.no_grad()
 def confidence(
-    clip: HookedCLIP,
-    pixel_values: PixelValues,
-    input_ids: InputIds,
-    attention_mask: AttentionMask | None,
-    scores: Scores,
-    protocol: str = "paper",
-    batch_size: int = 64,
-    sides: Sequence[str] = SIDES,
-    embeds: tuple[Embeds, Embeds] | None = None,
+    clip, pixel_values, input_ids, attention_mask, scores, protocol="paper", batch_size=64, sides=SIDES, embeds=None
 ) -> dict[str, PairValues]:
     """Compare the similarity o of each pair with s, that of the input weighted by its map.
 
-    Pictures: normalised pixels times the map upsampled and min-max stretched, so that 0 is the mean
-    colour. Captions: token embeddings, before positions are added, times the min-max stretched scores.
+    Pictures: normalised pixels times the map upsampled and min-max stretched, so that 0 is the mean colour. Captions:
+    token embeddings, before positions are added, times the min-max stretched scores.
 
-    `protocol="paper"` keeps begin and end, weighs only the words, each position once, and stretches over the
-    words. `protocol="released"` does what the released code does: begin and end are part of the map
-    that is stretched and are then cut off, so that the caption is encoded without them and pooled
-    at its largest id; and a token that occurs twice is weighted by both scores at both places.
+    `protocol="paper"` keeps begin and end, weighs only the words, each position once, and stretches over the words.
+    `protocol="released"` does what the released code does: begin and end are part of the map that is stretched and are
+    then cut off, so that the caption is encoded without them and pooled at its largest id; and a token that occurs
+    twice is weighted by both scores at both places.
 
     A constant map cannot be stretched. Under "paper" it is all ones and masks nothing. The released code divides
     0 by 0 there, so that "released" needs a rule of its own: a map without a positive score, such as Grad-CAM's where
     its relu leaves nothing, is all zeros and masks everything; one of positive scores is all ones.
 
     Args:
-        pixel_values: (batch, channels, height, width); one picture serves all captions.
-        input_ids: (batch, tokens), with begin and end.
-        attention_mask: (batch, tokens), 1 at tokens; None where nothing is padded.
-        scores: of these pairs, of any unit: only the order and spacing within a map matter. The map at pixels is
-            taken where a method has one.
+        clip, pixel_values, input_ids, attention_mask, batch_size: see `nib.methods`.
+        scores: `Scores` of these pairs, of any unit: only the order and spacing within a map matter. The map at pixels
+            is taken where a method has one.
         protocol: one of `PROTOCOLS`.
-        batch_size: pairs at once; bounds memory.
         sides: which of `SIDES` to measure; pictures are measured the same under both protocols, but for constant maps.
-        embeds: of the pictures and of the captions, (batch, embed) each, from `clip.image.embed` and
-            `clip.text.embed`; None where they are not known yet.
+        embeds: of the pictures and of the captions, (batch, embed) each; None where they are not known yet.
 
     Returns:
-        (batch,) each, in points (hundredths of a cosine): `image_drop` and `text_drop`, max(0, o - s) * 100,
-        lower is better; `image_increase` and `text_increase`, 100 where s > o, else 0, higher is better; and
-        `image_drop_relative`, `text_drop_relative`, the drop in percent of o, NaN where o is not positive. And
-        `DIAGNOSTICS`: `dark_share`, the share of the picture's stretched map below 0.1, in [0, 1]; `constant_map` and
-        `text_constant_map`, 1 where the map to be stretched is constant, else 0.
+        (batch,) each: `image_drop` and `text_drop`, max(0, o - s) in points (hundredths of a cosine), lower is better;
+        `image_increase` and `text_increase`, 100 where s > o, else 0, higher is better; `image_drop_relative` and
+        `text_drop_relative`, the drop in percent of o, NaN where o is not positive. And `DIAGNOSTICS`: `dark_share`,
+        the share of the picture's stretched map below 0.1, in [0, 1]; `constant_map` and `text_constant_map`, 1 where
+        the map to be stretched is constant, else 0.
 
     Raises:
         ValueError: unknown protocol or side, batches that do not fit, or scores that are not finite.
@@ -93,7 +77,7 @@ def confidence(
     check_count("batch_size", batch_size)
     check_scores(clip, pixel_values, input_ids, attention_mask, scores)
     check_protocol(clip, protocol)
-    weigh_text = {"paper": _weigh_words, "released": _weigh_stripped}[protocol]
+    weigh = _weigh_words if protocol == "paper" else _weigh_stripped
     if embeds is None:
         embeds = embed_pairs(clip, pixel_values, input_ids, attention_mask, batch_size)
     else:
@@ -101,19 +85,24 @@ def confidence(
         if type(embeds) not in (tuple, list) or [*map(_find_shape, embeds)] != [shape] * 2:
             raise ValueError(f"embeds must be two finite tensors ({shape[0]}, {shape[1]}), got {shorten(embeds)}")
     parts = []
-    for first in range(0, len(input_ids), batch_size):
-        rows = slice(first, first + batch_size)
-        mask = None if attention_mask is None else attention_mask[rows]
+    for rows, pictures, ids, mask in batches(pixel_values, input_ids, attention_mask, batch_size):
         image, text = (part[rows] for part in embeds)
         found = {}
         if "image" in sides:
-            pictures = pixel_values if len(pixel_values) == 1 else pixel_values[rows]
-            heatmap, constant = _stretch_picture(scores.image_map[rows], pictures, protocol)
+            maps = scores.image_map[rows]
+            heatmap, constant = to_heatmap(maps, tuple(pictures.shape[-2:])).to(pictures), is_constant(maps)
+            if protocol == "released":
+                masks_all = constant & (maps[:, 0, 0] <= 0)
+                heatmap = torch.where(masks_all[:, None, None], 0.0, heatmap)
             found |= {"dark_share": (heatmap < DARK).to(image).mean((1, 2)), "constant_map": constant.to(image)}
-            found |= _compare("image", *_weigh_picture(clip, pictures, image, text, heatmap))
+            weighted = clip.image.embed(heatmap[:, None] * pictures)
+            found |= _compare("image", cosine_similarity(image, text), cosine_similarity(weighted, text))
         if "text" in sides:
-            *similarities, constant = weigh_text(clip, input_ids[rows], mask, image, scores.text[rows])
-            found |= _compare("text", *similarities) | {"text_constant_map": constant.to(image)}
+            split, ids, weights, constant = weigh(clip, ids, mask, scores.text[rows])
+            weighted = weights.to(split.hidden_states)[..., None] * token_embeddings(clip, ids)
+            before, after = split(split.hidden_states), split(clip.text.enter(weighted, ids))
+            found |= _compare("text", cosine_similarity(before, image), cosine_similarity(after, image))
+            found |= {"text_constant_map": constant.to(image)}
         parts.append(found)
     names = [name for name in VALUES if name in parts[0]]
     return {name: torch.cat([part[name] for part in parts]) for name in names}
@@ -135,21 +124,6 @@ def _find_shape(embeds: Embeds) -> tuple[int, ...] | None:
     return tuple(embeds.shape) if whole else None
 
 
-@torch.no_grad()
-def embed_pairs(
-    clip: HookedCLIP,
-    pixel_values: PixelValues,
-    input_ids: InputIds,
-    attention_mask: AttentionMask | None = None,
-    batch_size: int = 64,
-) -> tuple[Embeds, Embeds]:
-    """Embed pictures and captions, `batch_size` at once; one picture that serves all captions is repeated."""
-    masks = [None] * len(input_ids) if attention_mask is None else attention_mask.split(batch_size)
-    image = torch.cat([clip.image.embed(part) for part in pixel_values.split(batch_size)])
-    text = torch.cat([clip.text.embed(*part) for part in zip(input_ids.split(batch_size), masks)])
-    return image.expand(len(text), -1), text
-
-
 def _compare(side: str, before: PairValues, after: PairValues) -> dict[str, PairValues]:
     drop = 100 * (before - after).clamp(min=0)
     return {
@@ -164,59 +138,23 @@ def is_constant(scores: GridScores | PixelScores) -> Tensor:
     return (scores == scores[:, :1, :1]).all(2).all(1)
 
 
-def _stretch_picture(scores: GridScores | PixelScores, pixel_values: PixelValues, protocol: str) -> tuple:
-    """Return the maps at pixels, in [0, 1], and which of them are constant."""
-    heatmap, constant = to_heatmap(scores, tuple(pixel_values.shape[-2:])).to(pixel_values), is_constant(scores)
-    if protocol == "released":
-        masks_all = constant & (scores[:, 0, 0] <= 0)
-        heatmap = torch.where(masks_all[:, None, None], 0.0, heatmap)
-    return heatmap, constant
-
-
-def _weigh_picture(
-    clip: HookedCLIP, pixel_values: PixelValues, image_embeds: Embeds, text_embeds: Embeds, heatmap: PixelScores
-) -> tuple[PairValues, PairValues]:
-    weighted = clip.image.embed(heatmap[:, None] * pixel_values)
-    return cosine_similarity(image_embeds, text_embeds), cosine_similarity(weighted, text_embeds)
-
-
-def _weigh_words(
-    clip: HookedCLIP, input_ids: InputIds, attention_mask: AttentionMask | None, image_embeds: Embeds, scores
-) -> tuple[PairValues, PairValues, Tensor]:
-    split = clip.text.split(input_ids, 0, attention_mask)
+def _weigh_words(clip, input_ids, attention_mask, scores: TokenScores) -> tuple:
+    """Cut the text tower for "paper"; return its ids, the weights of its tokens, and which maps are constant, too."""
     words = clip.text.words(input_ids, attention_mask)
-    stretched, constant = _stretch(scores, words)
-    weights = torch.where(words, stretched, 1.0)
-    return *_encode_weighted(clip, split, input_ids, weights, image_embeds), constant
+    stretched, constant = stretch(scores, words)
+    return clip.text.split(input_ids, 0, attention_mask), input_ids, torch.where(words, stretched, 1.0), constant
 
 
-def _weigh_stripped(
-    clip: HookedCLIP, input_ids: InputIds, attention_mask: AttentionMask | None, image_embeds: Embeds, scores
-) -> tuple[PairValues, PairValues, Tensor]:
-    whole = clip.text.split(input_ids, 0, attention_mask)
-    real = whole.real
+def _weigh_stripped(clip, input_ids, attention_mask, scores: TokenScores) -> tuple:
+    """Do for "released" what `_weigh_words` does."""
+    real = clip.text.split(input_ids, 0, attention_mask).real
     words = clip.text.words(input_ids, attention_mask)[:, 1:]
     # Padding gets the smallest id, so that it is never the largest; a causal tower does not see it.
     ids = torch.where(words, input_ids[:, 1:], 0)
     split = replace(clip.text.split(ids, 0, words.long()), pool_index=ids.argmax(1))
-    stretched, constant = _stretch(scores, real)
+    stretched, constant = stretch(scores, real)
     masks_all = constant & (scores[:, 0] <= 0)
     stretched = torch.where(words, torch.where(masks_all[:, None], 0.0, stretched)[:, 1:], 1.0)
     same = ids[:, :, None] == ids[:, None]  # (batch, tokens, tokens)
     weights = torch.where(same, stretched[:, None], 1.0).prod(-1)
-    return *_encode_weighted(clip, split, ids, weights, image_embeds), constant
-
-
-def _stretch(scores: TokenScores, among: Tensor) -> tuple[TokenScores, Tensor]:
-    """Stretch each row to [0, 1] over the tokens in `among`; all ones where those are equal, and which rows are so."""
-    low = torch.where(among, scores, torch.inf).amin(1, keepdim=True)
-    high = torch.where(among, scores, -torch.inf).amax(1, keepdim=True)
-    return torch.where(high > low, (scores - low) / (high - low), 1.0), (high <= low)[:, 0]
-
-
-def _encode_weighted(
-    clip: HookedCLIP, split: Split, input_ids: InputIds, weights: Tensor, image_embeds: Embeds
-) -> tuple[PairValues, PairValues]:
-    weighted = weights.to(split.hidden_states)[..., None] * token_embeddings(clip, input_ids)
-    before, after = split(split.hidden_states), split(clip.text.enter(weighted, input_ids))
-    return cosine_similarity(before, image_embeds), cosine_similarity(after, image_embeds)
+    return split, ids, weights, constant

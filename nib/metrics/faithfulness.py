@@ -1,8 +1,6 @@
 """Measure what a map depends on: the prompt, what the model has learned, and noise.
 
-Exports `absent_prompt`, `randomisation`, `infidelity`, `max_sensitivity`, and for `nib.metrics.METRICS` a `Metric` of
-each. Randomisation follows Adebayo et al. (2018); the last two are captum's (Yeh et al., 2019). Removal curves are in
-`nib.metrics.removal`.
+Randomisation follows Adebayo et al. (2018); infidelity and sensitivity are captum's (Yeh et al., 2019).
 """
 
 import copy
@@ -12,14 +10,14 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, pad
+from torch.nn.functional import cosine_similarity
 
 from nib.checks import check_count, check_finite, check_number, check_seed, to_real
 from nib.clip import HookedCLIP, run_ready
 from nib.methods.pairs import check_scores
-from nib.methods.scores import Scores
 from nib.metrics.registry import Case, Metric, Value
-from nib.shapes import AttentionMask, GridScores, InputIds, PairValues, PixelValues
+from nib.metrics.removal import spread
+from nib.shapes import GridScores, PairValues, PixelValues
 
 
 def absent_prompt(right: GridScores, wrong: GridScores) -> dict[str, PairValues]:
@@ -60,9 +58,7 @@ def _correlate(first: Tensor, second: Tensor) -> PairValues:
 
 
 @run_ready
-def randomisation(
-    clip: HookedCLIP, explain: Callable[[HookedCLIP], Scores], n_late: int = 3, seed: int = 0
-) -> dict[str, PairValues]:
+def randomisation(clip: HookedCLIP, explain: Callable, n_late: int = 3, seed: int = 0) -> dict[str, PairValues]:
     """Correlate the picture's map with that of the model after parts of it were re-drawn.
 
     The values of each weight are shuffled, which keeps their distribution, in a copy of the model: first those of the
@@ -72,7 +68,7 @@ def randomisation(
         randomisation(clip, lambda other: nib.METHODS["nib"](other, *batch.arguments()))
 
     Args:
-        explain: from a model to scores.
+        explain: from a model to `Scores`.
         n_late: blocks re-drawn at the second stage, at least 1.
         seed: of the shuffles.
 
@@ -89,13 +85,6 @@ def randomisation(
         return image.flatten(1).double()
 
     before = draw(clip)
-
-    def redraw(model: HookedCLIP) -> Tensor:
-        if (image := draw(model)).shape != before.shape:
-            found, wanted = tuple(image.shape), tuple(before.shape)
-            raise ValueError(f"maps of explain must keep their shape, {wanted}, got {found}")
-        return image
-
     other = HookedCLIP(copy.deepcopy(clip.model), clip.tokenizer, clip.image_processor)
     check_seed(seed)
     blocks, generator, found = list(other.image.blocks), torch.Generator().manual_seed(seed), {}
@@ -104,25 +93,22 @@ def randomisation(
         for parameter in (parameter for module in modules for parameter in module.parameters()):
             order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
             parameter.data = parameter.data.flatten()[order].view_as(parameter)
-        found[f"randomised_{name}"] = _correlate(before, redraw(other))
+        after = draw(other)
+        if after.shape != before.shape:
+            wanted = tuple(before.shape)
+            raise ValueError(f"maps of explain must keep their shape, {wanted}, got {tuple(after.shape)}")
+        found[f"randomised_{name}"] = _correlate(before, after)
     return found
 
 
 @run_ready
-def infidelity(
-    clip: HookedCLIP,
-    pixel_values: PixelValues,
-    input_ids: InputIds,
-    attention_mask: AttentionMask | None,
-    scores: Scores,
-    n_samples: int = 32,
-    share: float = 0.2,
-    seed: int = 0,
-) -> PairValues:
+@torch.no_grad()
+def infidelity(clip, pixel_values, input_ids, attention_mask, scores, n_samples=32, share=0.2, seed=0) -> PairValues:
     """Return captum's infidelity of the picture's map: how badly it predicts what painted patches cost.
 
     E[(I . A - (F(x) - F(x - I)))^2] over draws of patches that are painted in the mean colour, each with probability
-    `share`; I . A is the sum of their scores, scaled so that the error is least (captum's `normalize`).
+    `share`; I . A is the sum of their scores, scaled so that the error is least (captum's `normalize`). The first four
+    arguments are those of `nib.methods`.
 
     Returns:
         (batch,), at least 0, in squared cosine units, lower is better.
@@ -135,43 +121,29 @@ def infidelity(
         raise ValueError(f"share must be in (0, 1), got {share}")
     check_scores(clip, pixel_values, input_ids, attention_mask, scores, on_grid=True)
     side, values = clip.image.patch, []
-    with torch.no_grad():
-        targets = clip.text.embed(input_ids, attention_mask)
-    for row, target in enumerate(targets):
+    for row, target in enumerate(clip.text.embed(input_ids, attention_mask)):
         picture = pixel_values[row if len(pixel_values) > 1 else 0][None]
-        grid, generator = scores.image.shape[1:], torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
 
-        def perturb(inputs, generator=generator, grid=grid):
-            gone = torch.rand(len(inputs), *grid, generator=generator) < share
-            pixels = gone.repeat_interleave(side, 1).repeat_interleave(side, 2)[:, None].to(inputs)
-            pixels = pad(pixels, (0, inputs.shape[-1] - pixels.shape[-1], 0, inputs.shape[-2] - pixels.shape[-2]))
+        def perturb(inputs, generator=generator):
+            gone = torch.rand(len(inputs), *scores.image.shape[1:], generator=generator) < share
+            pixels = spread(gone.to(inputs), side, inputs)
             return pixels.expand_as(inputs), inputs * (1 - pixels)  # the mask, which the map is multiplied with
 
         def similarity(x, target=target):
-            with torch.no_grad():
-                return cosine_similarity(clip.image.embed(x), target[None])
+            return cosine_similarity(clip.image.embed(x), target[None])
 
-        spread = scores.image[row][None, None].repeat_interleave(side, 2).repeat_interleave(side, 3)
-        height, width = picture.shape[-2:]
-        spread = pad(spread, (0, width - spread.shape[-1], 0, height - spread.shape[-2]))
-        attribution = (spread / (side**2 * picture.shape[1])).expand_as(picture).to(picture)
-        with torch.no_grad():
-            options = dict(n_perturb_samples=n_samples, normalize=True)
-            values.append(measure(similarity, perturb, picture, attribution, **options))
+        pixels = spread(scores.image[row][None], side, picture)
+        attribution = (pixels / (side**2 * picture.shape[1])).expand_as(picture).to(picture)
+        options = dict(n_perturb_samples=n_samples, normalize=True)
+        values.append(measure(similarity, perturb, picture, attribution, **options))
     return torch.cat(values)
 
 
-def max_sensitivity(
-    pixel_values: PixelValues,
-    explain: Callable[[PixelValues], GridScores],
-    radius: float = 0.02,
-    n_samples: int = 4,
-    seed: int = 0,
-) -> PairValues:
+def max_sensitivity(pixel_values: PixelValues, explain: Callable, radius=0.02, n_samples=4, seed=0) -> PairValues:
     """Return captum's largest relative change of a map under noise in the picture.
 
     Args:
-        pixel_values: (batch, channels, height, width).
         explain: from pictures of this batch to maps, (batch, grid_h, grid_w).
         radius: of the noise in each pixel, uniform, more than 0.
         n_samples: noisy pictures, at least 1.
@@ -192,13 +164,11 @@ def max_sensitivity(
         raise ValueError(f"pixel_values must be floats (batch, channels, height, width), got {found}")
 
     def perturb(inputs):  # the same draws for every picture, so that none depends on the others of its batch
-        inputs = inputs[0] if isinstance(inputs, tuple) else inputs
         draws = len(inputs) // len(pixel_values), *inputs.shape[1:]
         noise = torch.rand(draws, generator=torch.Generator().manual_seed(seed)).to(inputs)
-        noise = noise.repeat(len(pixel_values), 1, 1, 1)
-        return inputs + radius * (2 * noise - 1)
+        return inputs + radius * (2 * noise.repeat(len(pixel_values), 1, 1, 1) - 1)
 
-    def explain_one(inputs):  # captum wraps what it was given, and puts all draws of a picture one after another
+    def explain_one(inputs):  # captum wraps what it was given, not what is perturbed: all draws of a picture in a row
         inputs = inputs[0] if isinstance(inputs, tuple) else inputs
         draws = inputs.unflatten(0, (len(pixel_values), -1)).unbind(1)
         with torch.enable_grad():
@@ -207,8 +177,7 @@ def max_sensitivity(
             raise ValueError(f"maps of explain must be ({len(pixel_values)}, grid_h, grid_w), got {wrong[0]}")
         return (torch.stack(maps, 1).flatten(0, 1),)
 
-    options = dict(perturb_func=perturb, n_perturb_samples=n_samples)
-    found = sensitivity_max(explain_one, pixel_values, **options).detach()
+    found = sensitivity_max(explain_one, pixel_values, perturb, n_perturb_samples=n_samples).detach()
     check_finite("maps of explain", found)
     return found
 
@@ -232,9 +201,11 @@ def _measure_sensitivity(case: Case) -> dict[str, PairValues]:
 
 
 HIGH, LOW = Value(True, "share"), Value(False, "correlation")
-ABSENT_PROMPT = Metric(
-    {"absent_peak": HIGH, "absent_mass": HIGH, "absent_agreement": LOW}, _measure_absent, needs="absent"
-)
-RANDOMISATION = Metric({f"randomised_{stage}": LOW for stage in ("projection", "late", "all")}, _measure_randomised)
-INFIDELITY = Metric({"infidelity": Value(False, "squared cosine")}, _measure_infidelity)
-MAX_SENSITIVITY = Metric({"max_sensitivity": Value(False, "relative change")}, _measure_sensitivity)
+ABSENT = {"absent_peak": HIGH, "absent_mass": HIGH, "absent_agreement": LOW}
+RANDOMISED = {f"randomised_{stage}": LOW for stage in ("projection", "late", "all")}
+DEPENDENCE = {
+    "infidelity": Metric({"infidelity": Value(False, "squared cosine")}, _measure_infidelity),
+    "absent_prompt": Metric(ABSENT, _measure_absent, needs="absent"),
+    "randomisation": Metric(RANDOMISED, _measure_randomised),
+    "max_sensitivity": Metric({"max_sensitivity": Value(False, "relative change")}, _measure_sensitivity),
+}

@@ -1,57 +1,41 @@
 """Measure whether a map lies on the object that the text names.
 
-Exports `pointing_game`, `auc`, `selectivity`, `energy_inside`, `average_precision`, `iou_at_mean`, `put_on_masks` and
-`LOCALISATION`. Against the whole picture a map that lies on any object does well, whatever the text says: `selectivity`
-sets the named object against the others alone.
+Against the whole picture a map that lies on any object does well, whatever the text says: `selectivity` sets the named
+object against the others alone. All measures take
+
+    scores: (batch, grid_h, grid_w), signed, which are upsampled bilinearly to the size of the masks.
+    masks: (batch, height, width) boolean, where the object is seen.
+
+and return (batch,) in [0, 1], higher is better. A ValueError says that shapes do not fit, that scores are not finite,
+or that a mask has no pixel.
 """
 
 import torch
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score
+from torch import Tensor
 
 from nib.checks import check_finite, to_real
 from nib.heatmaps import upsample
 from nib.metrics.registry import Case, Metric, Value
-from nib.shapes import GridScores
+from nib.shapes import GridScores, PairValues
 
 
-def pointing_game(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
+def pointing_game(scores: GridScores, masks: Tensor) -> PairValues:
     """Say whether the largest score lies on the object (Zhang et al., 2016).
 
-    The map is upsampled bilinearly to the size of the mask. Where several pixels share the
-    maximum, the result is the share of them that lie on the object.
-
-    Args:
-        scores: (batch, grid_h, grid_w), signed or not.
-        masks: (batch, height, width) boolean, where the object is seen.
-
-    Returns:
-        (batch,) in [0, 1], higher is better.
-
-    Raises:
-        ValueError: shapes that do not fit, scores that are not finite, or a mask without a pixel.
+    Where several pixels share the maximum, the result is the share of them that lie on the object.
     """
     large, inside = _read(scores, masks)
     highest = large == large.amax((1, 2), keepdim=True)
     return (highest & inside).sum((1, 2)) / highest.sum((1, 2))
 
 
-def auc(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
+def auc(scores: GridScores, masks: Tensor) -> PairValues:
     """Return the area under the ROC curve of the map as a detector of the object's pixels.
 
-    It is the probability that a pixel on the object scores higher than a pixel beside it, ties
-    counting half. The map is upsampled bilinearly to the size of the mask.
-
-    Args:
-        scores: (batch, grid_h, grid_w), signed or not; only their order matters.
-        masks: (batch, height, width) boolean, where the object is seen.
-
-    Returns:
-        (batch,) float64 in [0, 1], higher is better; 0.5 is chance, and a constant map.
-
-    Raises:
-        ValueError: shapes that do not fit, scores that are not finite, or a mask without a pixel or
-            without background.
+    It is the probability that a pixel on the object scores higher than a pixel beside it, ties counting half: 0.5 is
+    chance, and a constant map. Only the order of scores matters. A mask without background raises a ValueError.
     """
     large, inside = (part.flatten(1).cpu() for part in _read(scores, masks))
     if full := inside.all(1).nonzero()[:, 0].tolist():
@@ -59,24 +43,14 @@ def auc(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
     return _area(large, inside, ~inside)
 
 
-def selectivity(scores: GridScores, masks: torch.Tensor, other_masks: torch.Tensor) -> torch.Tensor:
+def selectivity(scores: GridScores, masks: Tensor, other_masks: Tensor) -> PairValues:
     """Return the area under the ROC curve of the map between the named object and the other ones.
 
     It is `auc` with the background left out: the probability that a pixel on the named object scores higher than a
-    pixel on an object that is not named. A map that shows objects, whatever the text says, is at chance.
+    pixel on an object that is not named. A map that shows objects, whatever the text says, is at chance, 0.5.
 
     Args:
-        scores: (batch, grid_h, grid_w), signed or not; only their order matters.
-        masks: (batch, height, width) boolean, where the named object is seen.
-        other_masks: the same, where objects are seen that are not named.
-
-    Returns:
-        (batch,) float64 in [0, 1], higher is better; 0.5 is chance, and a constant map; NaN where there is no other
-        object.
-
-    Raises:
-        ValueError: shapes that do not fit, scores that are not finite, a mask without a pixel, or a pixel
-            on both masks.
+        other_masks: where objects are seen that are not named, beside `masks`; NaN is returned where there is none.
     """
     large, inside = _read(scores, masks)
     beside = _read_masks(other_masks).to(inside.device)
@@ -87,7 +61,7 @@ def selectivity(scores: GridScores, masks: torch.Tensor, other_masks: torch.Tens
     return _area(*(part.flatten(1).cpu() for part in (large, inside, beside)))
 
 
-def _area(large: torch.Tensor, inside: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:
+def _area(large: Tensor, inside: Tensor, outside: Tensor) -> PairValues:
     """Return the share of pairs (in, out) with the first higher; all are (batch, pixels)."""
     seen = inside | outside
     ranks = torch.from_numpy(rankdata(torch.where(seen, large, -torch.inf).numpy(), axis=1))  # ties share their mean
@@ -96,22 +70,11 @@ def _area(large: torch.Tensor, inside: torch.Tensor, outside: torch.Tensor) -> t
     return higher / (n_inside * n_outside)  # 0 / 0 without a pixel outside
 
 
-def energy_inside(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
+def energy_inside(scores: GridScores, masks: Tensor) -> PairValues:
     """Return the share of the map's positive mass that lies on the object (Wang et al., 2020).
 
-    The map is upsampled bilinearly to the size of the mask, and only then cut at zero. A map
-    without a positive score counts as one that is the same everywhere.
-
-    Args:
-        scores: (batch, grid_h, grid_w), signed: what pushes the similarity down is no evidence.
-        masks: (batch, height, width) boolean, where the object is seen.
-
-    Returns:
-        (batch,) float64 in [0, 1], higher is better; the share of the object in the picture is
-        what a constant map gets.
-
-    Raises:
-        ValueError: shapes that do not fit, scores that are not finite, or a mask without a pixel.
+    The map is upsampled, and only then cut at zero: what pushes the similarity down is no evidence. A map without a
+    positive score counts as a constant one, which gets the object's share of the picture.
     """
     large, inside = _read(scores, masks)
     mass = large.clamp(min=0)
@@ -119,47 +82,35 @@ def energy_inside(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
     return (mass * inside).sum((1, 2)) / mass.sum((1, 2))
 
 
-def average_precision(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
+def average_precision(scores: GridScores, masks: Tensor) -> PairValues:
     """Return the area under the precision-recall curve of the map as a detector of the object's pixels.
 
-    Unlike `auc` it depends on how large the object is: a constant map gets the object's share of the picture.
-
-    Args:
-        scores: (batch, grid_h, grid_w), signed or not; only their order matters.
-        masks: (batch, height, width) boolean, where the object is seen.
-
-    Returns:
-        (batch,) float64 in [0, 1], higher is better (scikit-learn's `average_precision_score`).
+    Unlike `auc` it depends on how large the object is: a constant map gets the object's share of the picture. It is
+    scikit-learn's `average_precision_score`.
     """
     large, inside = (part.flatten(1).cpu().numpy() for part in _read(scores, masks))
     return torch.tensor([average_precision_score(*row) for row in zip(inside, large)], dtype=torch.float64)
 
 
-def iou_at_mean(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
+def iou_at_mean(scores: GridScores, masks: Tensor) -> PairValues:
     """Return intersection over union of the object with the pixels that score above the map's mean.
 
-    Args:
-        scores: (batch, grid_h, grid_w), signed or not.
-        masks: (batch, height, width) boolean, where the object is seen.
-
-    Returns:
-        (batch,) float64 in [0, 1], higher is better; 0 for a constant map, which has no pixel above its mean.
+    It is 0 for a constant map, which has no such pixel.
     """
     large, inside = _read(scores, masks)
     above = large > large.mean((1, 2), keepdim=True)
     return (above & inside).sum((1, 2)).double() / (above | inside).sum((1, 2)).double()
 
 
-def put_on_masks(scores: GridScores, masks: torch.Tensor) -> torch.Tensor:
+def put_on_masks(scores: GridScores, masks: Tensor) -> Tensor:
     """Upsample maps to the size of the masks, in float64, so that what is equal stays equal.
 
-    Interpolation rounds: what was flat differs in its last digits. Twelve digits of the largest
-    score are kept.
+    Interpolation rounds: what was flat differs in its last digits. Twelve digits of the largest score are kept.
     """
     return _read(scores, masks)[0]
 
 
-def _read(scores: GridScores, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _read(scores: GridScores, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Return maps on the masks, see `put_on_masks`, and the masks, boolean; also of arrays and lists."""
     scores, masks = to_real("scores", scores).detach(), _read_masks(masks)
     if scores.ndim != 3 or masks.ndim != 3 or len(scores) != len(masks) or not scores.numel():
@@ -169,26 +120,28 @@ def _read(scores: GridScores, masks: torch.Tensor) -> tuple[torch.Tensor, torch.
     check_finite("scores", scores)
     if scores.shape[1] > masks.shape[1] or scores.shape[2] > masks.shape[2]:
         raise ValueError(f"a map must not be finer than its mask, got {tuple(scores.shape)} and {tuple(masks.shape)}")
-    large = upsample(scores.double(), masks.shape[1:])
-    largest = large.abs().amax((1, 2), keepdim=True)
-    kept, there = scores.double().abs() >= 1e-12 * scores.double().abs().amax((1, 2), keepdim=True), scores != 0
-    if lost := (2 * (kept & there).sum((1, 2)) < there.sum((1, 2))).nonzero()[:, 0].tolist():
+    scores = scores.double()
+    sizes, there = scores.abs(), scores != 0
+    kept = there & (sizes >= 1e-12 * sizes.amax((1, 2), keepdim=True))
+    if lost := (2 * kept.sum((1, 2)) < there.sum((1, 2))).nonzero()[:, 0].tolist():
         raise ValueError(
             "most scores of a map must be at least 1e-12 of its largest, or rounding takes them for 0: so in rows"
-            f" {lost[:10]}, whose largest are {[float(scores[row].abs().max()) for row in lost[:10]]}"
+            f" {lost[:10]}, whose largest are {[float(sizes[row].max()) for row in lost[:10]]}"
         )
+    large = upsample(scores, masks.shape[1:])
+    largest = large.abs().amax((1, 2), keepdim=True)
     large = torch.where(largest > 0, (large / largest).round(decimals=12) * largest, 0.0)
     return large, masks.to(large.device)
 
 
-def _read_masks(masks: torch.Tensor) -> torch.Tensor:
+def _read_masks(masks: Tensor) -> Tensor:
     masks = to_real("masks", masks)
     if not masks.isfinite().all() or (masks < 0).any():
         raise ValueError("masks must be boolean or numbers, 0 where the object is not seen, got NaN or below 0")
     return masks.bool()
 
 
-def _measure(case: Case) -> dict[str, torch.Tensor]:
+def _measure(case: Case) -> dict[str, PairValues]:
     image = case.scores.image_map.cpu()
     found = {function.__name__: function(image, case.masks) for function in AGAINST_THE_REST}
     return found | {"selectivity": selectivity(image, case.masks, case.other_masks)}

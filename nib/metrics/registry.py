@@ -1,7 +1,4 @@
-"""What a metric is to `nib.evaluate`, to tables and to figures.
-
-Exports `Metric` and `Value`, what `nib.metrics.METRICS` holds, `Case`, what a metric measures, and `check_metrics`.
-"""
+"""What a metric is to `nib.evaluate`, to tables and to figures."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -20,21 +17,15 @@ NEEDS = (None, "masks", "absent")  # columns of pairs that only some metrics nee
 
 @dataclass
 class Case:
-    """The maps of one method for a batch of pairs, and what they are held against.
-
-    Attributes:
-        inputs: pixel values, token ids and their mask, which every method takes.
-        masks, other_masks: (batch, height, width), where what the text names is seen, and where other objects are.
-        absent: token ids and mask of captions that name what is not there.
-        explain: runs the method again, `explain(model=, pixel_values=, text=)`; None for a map that no method made.
-    """
+    """The maps of one method for a batch of pairs, and what they are held against."""
 
     clip: HookedCLIP
     inputs: tuple[PixelValues, InputIds, AttentionMask]
     scores: Scores
-    masks: Tensor | None = None
-    other_masks: Tensor | None = None
-    absent: tuple[InputIds, AttentionMask] | None = None
+    masks: Tensor | None = None  # (batch, height, width), where what the text names is seen
+    other_masks: Tensor | None = None  # likewise of other objects
+    absent: tuple[InputIds, AttentionMask] | None = None  # captions that name what is not there
+    # Runs the method again, `explain(model=, pixel_values=, text=)`; None for a map that no method made.
     explain: Callable[..., Scores] | None = None
 
 

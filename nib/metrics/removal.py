@@ -1,10 +1,9 @@
 """Remove patches and words by their scores, and follow the similarity.
 
-Exports `removal_curves`, `RemovalCurves`, `REMOVALS` and `FAITHFULNESS`. Removal curves follow Samek et al. (2017)
-and Petsiuk et al. (RISE, 2018), their symmetric gain Bluecher et al. (2024).
+Removal curves follow Samek et al. (2017) and Petsiuk et al. (RISE, 2018), their symmetric gain Bluecher et al. (2024).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,10 +12,9 @@ from torch.nn.functional import conv2d, cosine_similarity, pad
 
 from nib.checks import check_choice, check_count, check_seed
 from nib.clip import HookedCLIP, run_ready
-from nib.methods.pairs import check_scores
-from nib.methods.scores import Scores
+from nib.methods.pairs import batches, check_scores
 from nib.metrics.registry import Case, Metric, Value
-from nib.shapes import AttentionMask, Embeds, GridScores, InputIds, PairValues, PixelValues
+from nib.shapes import Embeds, GridScores, PairValues, PixelValues
 
 SIDES = ("image", "text")
 
@@ -48,16 +46,7 @@ class RemovalCurves:
 @run_ready
 @torch.no_grad()
 def removal_curves(
-    clip: HookedCLIP,
-    pixel_values: PixelValues,
-    input_ids: InputIds,
-    attention_mask: AttentionMask | None,
-    scores: Scores,
-    removal: str | None = None,
-    n_steps: int = 7,
-    batch_size: int = 64,
-    seed: int = 0,
-    sides: Sequence[str] = SIDES,
+    clip, pixel_values, input_ids, attention_mask, scores, removal=None, n_steps=7, batch_size=64, seed=0, sides=SIDES
 ) -> RemovalCurves:
     """Remove patches, and words, by their scores in equal steps, and follow the similarity.
 
@@ -68,6 +57,8 @@ def removal_curves(
         curves.summarise()["image_srg"]
 
     Args:
+        clip, pixel_values, input_ids, attention_mask, batch_size: see `nib.methods`.
+        scores: `Scores` of these pairs.
         removal: of patches, one of `REMOVALS`: "left_out" of the sequence of tokens, "mean_colour" or "blurred" in the
             picture. None for "left_out" where there is a class token, which alone may be left, else "mean_colour".
         n_steps: steps, at least 1: after step j of n the share j / n is gone, rounded to whole patches or words.
@@ -89,19 +80,15 @@ def removal_curves(
     sides = check_choice("sides", sides, SIDES)
     check_scores(clip, pixel_values, input_ids, attention_mask, scores, on_grid=True)
     curves = []
-    for first in range(0, len(input_ids), batch_size):
-        rows = slice(first, first + batch_size)
-        mask = None if attention_mask is None else attention_mask[rows]
-        pictures = (pixel_values if len(pixel_values) > 1 else pixel_values.expand(len(input_ids), -1, -1, -1))[rows]
+    for rows, pictures, ids, mask in batches(pixel_values, input_ids, attention_mask, batch_size):
+        pictures = pictures.expand(len(ids), -1, -1, -1)
         found = {}
         if "image" in sides:
-            targets = clip.text.embed(input_ids[rows], mask)
-            image = scores.image[rows]
-            found |= _follow("image", _remove_patches(clip, pictures, image, REMOVALS[removal], n_steps, seed), targets)
+            steps = _remove_patches(clip, pictures, scores.image[rows], REMOVALS[removal], n_steps, seed)
+            found |= _follow("image", steps, clip.text.embed(ids, mask))
         if "text" in sides:
-            targets = clip.image.embed(pictures)
-            steps = _remove_words(clip, input_ids[rows], mask, scores.text[rows], n_steps, seed)
-            found |= _follow("text", steps, targets)
+            steps = _remove_words(clip, ids, mask, scores.text[rows], n_steps, seed)
+            found |= _follow("text", steps, clip.image.embed(pictures))
         curves.append(found)
     return RemovalCurves(**{name: torch.cat([part[name] for part in curves]) for name in curves[0]})
 
@@ -146,13 +133,17 @@ def blur_out(clip: HookedCLIP, pixel_values: PixelValues, gone: Tensor) -> Embed
 
 
 def _replace(clip: HookedCLIP, pixel_values: PixelValues, gone: Tensor, other: PixelValues) -> Embeds:
-    side = clip.image.patch
-    pixels = gone.repeat_interleave(side, 1).repeat_interleave(side, 2)[:, None]
-    changed = pixel_values.clone()  # pixels beyond the last whole patch stay: the model does not see them
-    height, width = pixels.shape[-2:]
-    part = changed[:, :, :height, :width]
-    changed[:, :, :height, :width] = torch.where(pixels, other[:, :, :height, :width], part)
-    return clip.image.embed(changed)
+    return clip.image.embed(torch.where(spread(gone, clip.image.patch, pixel_values), other, pixel_values))
+
+
+def spread(values: Tensor, side: int, pixel_values: PixelValues) -> Tensor:
+    """Repeat values of patches, (batch, grid_h, grid_w), at each of their pixels: (batch, 1, height, width).
+
+    Pixels beyond the last whole patch, which the model does not see, get 0.
+    """
+    pixels = values.repeat_interleave(side, 1).repeat_interleave(side, 2)[:, None]
+    height, width = pixel_values.shape[-2:]
+    return pad(pixels, (0, width - pixels.shape[-1], 0, height - pixels.shape[-2]))
 
 
 def leave_out(clip: HookedCLIP, pixel_values: PixelValues, gone: Tensor) -> Embeds:
@@ -169,20 +160,17 @@ REMOVALS = {"left_out": leave_out, "mean_colour": paint_out, "blurred": blur_out
 
 def _remove_words(clip, input_ids, attention_mask, scores: Tensor, n_steps: int, seed: int) -> Iterator[Embeds]:
     text, words = clip.text, clip.text.words(input_ids, attention_mask)
-    ends = text.find_end(input_ids)
     places = torch.full((2, *words.shape), words.shape[1], device=words.device)
     for row, inside in enumerate(words):
         own = scores[row][inside][None]
         places[0, row, inside], places[1, row, inside] = _rank(own, seed)[0], _rank(-own, seed)[0]
     counts, places = words.sum(1).repeat(2), places.flatten(0, 1)
     twice, positions = input_ids.repeat(2, 1), torch.arange(input_ids.shape[1], device=input_ids.device)
-    tokens = (positions <= ends[:, None]).repeat(2, 1)
+    tokens = (positions <= text.find_end(input_ids)[:, None]).repeat(2, 1)
     for step in range(n_steps + 1):
         gone = places < torch.round(step * counts / n_steps)[:, None]
         kept = tokens & ~gone
-        order = torch.where(kept, positions, positions + len(positions)).argsort(
-            dim=1
-        )  # what is kept moves to the front
+        order = (~kept).byte().argsort(dim=1, stable=True)  # what is kept moves to the front
         mask = positions < kept.sum(1, keepdim=True)
         ids = torch.where(mask, twice.gather(1, order), text.padding_id)
         yield text.embed(ids, mask.long())

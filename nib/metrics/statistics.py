@@ -1,12 +1,12 @@
-"""Put an interval on a mean, and a test on a difference.
+"""Put an interval on a mean, and a test on a difference; shares of pairs (Increase) have their own.
 
-Exports `bootstrap_interval`, `summarise`, `compare` and `holm`. Shares of pairs (Increase) have their own: Wilson's
-interval, and McNemar's exact test.
+A group is one of shares where all values are 0 and 100 (or 0 and 1), and its `metric`, where the table has one, is a
+share.
 """
 
 import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import islice
 
 import numpy as np
@@ -23,15 +23,7 @@ SHARED = 10**7  # draws kept for the next group of the same size
 
 
 def bootstrap_interval(values: np.ndarray, seed: int = 0, n_resamples: int = 2000) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of the mean.
-
-    Args:
-        values: (n,), at least 2, finite.
-        seed: of the resampling.
-
-    Raises:
-        ValueError: fewer than 2 values, a value that is not finite, or no resamples.
-    """
+    """Return the 95 % percentile bootstrap interval of the mean of at least 2 finite values, (n,)."""
     check_count("n_resamples", n_resamples, limit="samples")
     check_count("seed", seed, 0)
     values = to_floats("values", values)
@@ -41,12 +33,13 @@ def bootstrap_interval(values: np.ndarray, seed: int = 0, n_resamples: int = 200
         raise ValueError(f"values must be at most {LARGEST:g}, got {largest:g}")
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
-    if len(values) * n_resamples <= SHARED:
-        means = values[_draw(len(values), n_resamples, seed)].mean(1)
+    size = len(values)
+    if size * n_resamples <= SHARED:
+        means = values[_draw(size, n_resamples, seed)].mean(1)
     else:  # the same draws, some rows at once
-        generator, rows = np.random.default_rng(seed), max(1, SHARED // len(values))
+        generator, rows = np.random.default_rng(seed), max(1, SHARED // size)
         counts = [min(rows, n_resamples - first) for first in range(0, n_resamples, rows)]
-        draws = (generator.integers(0, len(values), (count, len(values))) for count in counts)
+        draws = (generator.integers(0, size, (count, size)) for count in counts)
         means = np.concatenate([values[draw].mean(1) for draw in draws])
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
@@ -59,14 +52,13 @@ def _draw(n: int, n_resamples: int, seed: int) -> np.ndarray:
 
 
 def summarise(values: pd.DataFrame, by: str | Sequence[str]) -> pd.DataFrame:
-    """Average `value` in each group, with its 95 % interval: Wilson's for shares, else the percentile bootstrap.
+    """Average `value` in each group, with its 95 % interval: bootstrapped, or Wilson's for shares (see the module).
 
-    A group is one of shares where all values are 0 and 100 (or 0 and 1), and its `metric`, where the table has one, is
-    a share. The bootstrap would give [0, 0] to 0 of 40.
+    The bootstrap would give [0, 0] to 0 of 40.
 
     Args:
-        values: a tidy table with a column `value`, such as `nib.evaluate` gives. NaN values, where a
-            metric is not defined, are left out and show in `n`.
+        values: a tidy table with a column `value`, such as `nib.evaluate` gives. NaN values, where a metric is not
+            defined, are left out and show in `n`.
         by: columns that make a group; a missing entry is a group of its own.
 
     Returns:
@@ -79,30 +71,31 @@ def summarise(values: pd.DataFrame, by: str | Sequence[str]) -> pd.DataFrame:
     values, by = _check_table(values, by, ("n", "mean", "low", "high"))
     rows = []
     for key, group in values.groupby(by, sort=False, dropna=False):
-        _check_ids(group, dict(zip(by, key)), values.columns)
+        named = dict(zip(by, key))
+        _check_ids(group, named)
         if "metric" in group and len(mixed := group["metric"].unique()) > 1:
-            raise ValueError(f"{dict(zip(by, key))} mixes the metrics {shorten(list(mixed))}: group by metric, too")
+            raise ValueError(f"{named} mixes the metrics {shorten(list(mixed))}: group by metric, too")
         found = group["value"].dropna().to_numpy()
-        hit = _find_hit(found, group, values)
-        interval = bootstrap_interval if hit is None else partial(_wilson_interval, hit=hit)
-        low, high = interval(found) if len(found) > 1 else (np.nan, np.nan)
+        hit, low, high = _find_hit(found, group, values), np.nan, np.nan
+        if len(found) > 1:
+            low, high = bootstrap_interval(found) if hit is None else _wilson_interval(found, hit)
         mean = found.mean() if len(found) else np.nan
-        rows.append({**dict(zip(by, key)), "n": len(found), "mean": mean, "low": low, "high": high})
+        rows.append({**named, "n": len(found), "mean": mean, "low": low, "high": high})
     return pd.DataFrame(rows, columns=[*by, "n", "mean", "low", "high"])
 
 
 def compare(values: pd.DataFrame, by: Sequence[str], column: str = "method", reference: str = "nib") -> pd.DataFrame:
     """Test each method against the reference, pair by pair.
 
+    Shares are tested by McNemar's exact test: the binomial test of the pairs on which the two differ. All else is
+    tested by Wilcoxon's signed-rank test (two-sided, zero differences split between the signs), which does not test the
+    mean: it asks whether the differences lie symmetrically about 0.
+
     Args:
         values: a tidy table with columns `id` (of the pair), `value`, `column` and those of `by`.
         by: columns within which values are compared, such as data set, protocol and metric.
         column: what is compared.
         reference: the entry of `column` that the others are compared with.
-
-    Shares, told as in `summarise`, are tested by McNemar's exact test: the binomial test of the pairs on which the two
-    differ. All else is tested by Wilcoxon's signed-rank test (two-sided, zero differences split between the signs),
-    which does not test the mean: it asks whether the differences lie symmetrically about 0.
 
     Returns:
         One row a group and method: `by`, `column`, `n` pairs that both have, `difference` (mean of method less
@@ -122,45 +115,42 @@ def compare(values: pd.DataFrame, by: Sequence[str], column: str = "method", ref
         raise ValueError(f"the reference must be one of {sorted(set(values[column]), key=str)}, got {reference!r}")
     rows, left_out = [], []
     for key, group in values.groupby(by, sort=False, dropna=False):
+        named = dict(zip(by, key))
         for method, own in group.groupby(column, sort=False, dropna=False):
-            _check_ids(own, dict(zip(by, key)) | {column: method}, values.columns)
+            _check_ids(own, named | {column: method})
         table = group.pivot(index="id", columns=column, values="value")
         if reference not in table:
             left_out.append((key, reference))
             continue
-        for method in group[column].unique():
-            if method == reference:
-                continue
+        for method in [name for name in group[column].unique() if name != reference]:
             first, second = table[[method, reference]].dropna().to_numpy().T
             if len(first) < 2:
                 left_out.append((key, method))
                 continue
             hit = _find_hit(np.concatenate([first, second]), group, values)
             compared = _compare_means(first - second) if hit is None else _compare_shares(first, second, hit)
-            names = {**dict(zip(by, key)), column: method}
-            rows.append({**names, "n": len(first), "difference": (first - second).mean(), **compared})
+            difference = (first - second).mean()
+            rows.append({**named, column: method, "n": len(first), "difference": difference, **compared})
     if left_out:
-        named = "; ".join(f"{', '.join(map(str, key))}: {name}" for key, name in left_out[:5])
-        warnings.warn(f"not compared, for want of at least two pairs with the reference: {named}", stacklevel=2)
+        which = "; ".join(f"{', '.join(map(str, key))}: {name}" for key, name in left_out[:5])
+        warnings.warn(f"not compared, for want of at least two pairs with the reference: {which}", stacklevel=2)
     frame = pd.DataFrame(rows, columns=[*by, column, "n", "difference", "low", "high", "p"])
     return frame.assign(p_holm=holm(frame["p"].to_numpy(float)))
 
 
-def _check_table(
-    values: pd.DataFrame, by: str | Sequence[str], taken: Sequence[str], column: str | None = None
-) -> tuple[pd.DataFrame, list[str]]:
+def _check_table(values, by, taken: Sequence[str], column: str | None = None) -> tuple[pd.DataFrame, list[str]]:
     """Return the table with its values as float64, and the columns to group by as a list, once it has them.
 
-    Args:
-        taken: columns of the result, which no column to group by may be called like.
-        column: one more column that is needed, and with it `id`.
+    No column to group by may be called like those `taken` by the result; `column` is needed, too, and with it `id`.
     """
     if not isinstance(values, pd.DataFrame):
         raise TypeError(f"values must be a table (DataFrame), got {type(values).__name__}")
-    in_order = isinstance(by, Iterable) and not isinstance(by, (str, Set, Mapping))
-    if not (named := list(islice(by, len(values.columns) + 1)) if in_order else [by] if isinstance(by, str) else []):
-        raise ValueError(f"by must name at least one column, in order, got {shorten(by)}")
-    by, named = named, named if column is None else [*named, column]
+    given, by = by, [by] if isinstance(by, str) else by
+    in_order = isinstance(by, Iterable) and not isinstance(by, (Set, Mapping))
+    by = list(islice(by, len(values.columns) + 1)) if in_order else []  # an iterator may have no end
+    if not by:
+        raise ValueError(f"by must name at least one column, in order, got {shorten(given)}")
+    named = by if column is None else [*by, column]
     if wrong := [name for name in named if not isinstance(name, str)]:
         raise TypeError(f"columns must be named by text, got {shorten(wrong[0])}")
     needed = [*named, "value"] if column is None else [*named, "value", "id"]
@@ -173,8 +163,9 @@ def _check_table(
     for name in named:
         if nested := [entry for entry in values[name] if isinstance(entry, (list, dict, set, np.ndarray))]:
             raise ValueError(f"column {name!r} must hold numbers or text, got {shorten(nested[0])}")
-    entries = {name: values[name].where(values[name].notna(), np.nan) for name in named if values[name].dtype == object}
-    values = values.reset_index(drop=True).assign(**{name: found.to_numpy() for name, found in entries.items()})
+    values = values.reset_index(drop=True)
+    entries = {name: values[name] for name in named if values[name].dtype == object}
+    values = values.assign(**{name: found.where(found.notna(), np.nan) for name, found in entries.items()})
     kind = values["value"].dtype
     if len(values) and (not is_numeric_dtype(kind) or is_complex_dtype(kind)):
         raise ValueError(f"column 'value' must hold numbers, got {kind}")
@@ -185,17 +176,15 @@ def _check_table(
     return values, by
 
 
-def _check_ids(group: pd.DataFrame, key: dict, columns: Sequence[str]) -> None:
+def _check_ids(group: pd.DataFrame, key: dict) -> None:
     """Raise a ValueError where a pair occurs twice in a group: the group mixes settings, and n counts twice."""
     if "id" in group and group["id"].duplicated().any():
         twice = group["id"][group["id"].duplicated()].iloc[0]
-        others = [name for name in columns if name not in ("id", "value", *key)]
+        others = [name for name in group if name not in ("id", "value", *key)]
         varies = [name for name in others if group[name].map(repr).nunique() > 1]
-        what = (
-            f"its rows differ in {varies}; group by it"
-            if varies
-            else "a column must tell its rows apart, or they repeat"
-        )
+        what = f"its rows differ in {varies}; group by it"
+        if not varies:
+            what = "a column must tell its rows apart, or they repeat"
         raise ValueError(f"{key} holds pair {twice!r} more than once: {what}")
 
 
@@ -204,9 +193,6 @@ def holm(p: np.ndarray) -> np.ndarray:
 
     Args:
         p: (tests,), in [0, 1].
-
-    Raises:
-        ValueError: another shape, or a value that is not in [0, 1].
 
     Returns:
         (tests,): the k-th smallest times the number of tests from it on, never below that of a smaller one, at most 1.
