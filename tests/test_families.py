@@ -17,6 +17,7 @@ from nib.verify import integrate_plainly
 
 PRECISE = dict(atol=1e-8, rtol=0)
 OPTIONS = {"rise": {"n_masks": 8, "text_masks": 6}, "m2ib": {"n_steps": 3, "n_noise": 2}, "lime": {"n_samples": 6}}
+OPTIONS |= {"mfaba": {"n_steps": 3}}
 NEED_PRE_NORM = ("mask_clip", "clip_surgery")  # refused where the text tower norms after its attention
 ON_PIXELS = ("rise", "lime", "pixel_gradient", "center", "random")  # these meet the sides that no patch divides
 SEE_THE_PAIR = ("nib", "fast_ig", "saliency", "pixel_gradient")
@@ -67,8 +68,8 @@ def test_nib_is_the_integral_in_the_models_own_forward(family, subtests):
             assert_close(found.similarity, cosine_similarity(images, texts), **PRECISE)
 
 
-def run(family, method):
-    """Run a method on three pairs and on each alone: the same scores, and a model left as it was."""
+def compare_with_single_pairs(family, method):
+    """Run a method on three pairs and on those with padding alone: the same scores, and a model left as it was."""
     clip, pictures, ids, mask = open_case(family, "large" if method in ON_PIXELS else "small")
     options = OPTIONS.get(method, {})
     before = {name: value.clone() for name, value in clip.model.state_dict().items()}
@@ -82,7 +83,7 @@ def run(family, method):
     assert torch.equal(clip.text.embed(ids, mask), expected)
     assert all(torch.equal(value, before[name]) for name, value in clip.model.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in clip.model.modules())
-    for row in range(len(ids)):
+    for row in (1, 2):
         length = ids.shape[1] if clip.text.sees_padding else int(mask[row].sum())
         one = slice(row, row + 1)
         single = nib.METHODS[method](clip, pictures[one], ids[one, :length], mask[one, :length], **options)
@@ -98,9 +99,9 @@ def test_a_batch_gives_what_single_pairs_give(family, subtests):
         with subtests.test(method):
             if method in NEED_PRE_NORM and family in ("altclip", "chinese_clip"):
                 with pytest.raises(ValueError, match="norms after its attention"):
-                    run(family, method)
+                    compare_with_single_pairs(family, method)
             else:
-                run(family, method)
+                compare_with_single_pairs(family, method)
 
 
 def test_confidence_is_measured_and_the_released_protocol_only_where_it_was_run(subtests):
