@@ -149,7 +149,8 @@ def test_words_and_the_rest_add_up(subtests):
 
 def test_naflex_takes_pictures_of_any_shape_and_gives_their_own_grid():
     clip = build("siglip2")
-    pictures = [Image.new("RGB", size, "red") for size in ((96, 24), (24, 96), (60, 60))]
+    shades = Image.linear_gradient("L").convert("RGB")  # rows differ, columns do not
+    pictures = [shades.resize(size) for size in ((96, 24), (24, 96), (60, 60))]
     results = nib.attribute(clip, pictures, ["a red dog"] * 3, n_steps=2)
     grids = [result.image_scores.shape for result in results]
     assert grids[0][1] > grids[0][0]
