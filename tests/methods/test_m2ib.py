@@ -89,7 +89,7 @@ def test_seed_changes_the_map(clip, pixel_values, tokens):
 
 def test_rejects_bad_parameters(clip, pixel_values, tokens, subtests):
     for name, value in (("n_steps", 0), ("n_noise", 0), ("batch_size", 0), ("beta", -1), ("lr", 0)):
-        with subtests.test(name), pytest.raises(ValueError, match=name):
+        with subtests.test(name), pytest.raises(ValueError, match=f"{name} must be"):
             nib.METHODS["m2ib"](clip, pixel_values, **tokens, layer=2, **{name: value})
 
 

@@ -41,5 +41,5 @@ def test_scores_add_up_to_what_small_steps_take_away(clip, pixel_values, tokens)
 
 def test_rejects_bad_parameters(clip, pixel_values, tokens, subtests):
     for name, value in (("n_steps", 0), ("step_size", 0.0)):
-        with subtests.test(name), pytest.raises(ValueError, match=name):
+        with subtests.test(name), pytest.raises(ValueError, match=f"{name} must be"):
             nib.METHODS["mfaba"](clip, pixel_values, **tokens, **{name: value})
