@@ -63,14 +63,16 @@ def test_unknown_name(tmp_path):
             nib.load(name)
 
 
-@pytest.mark.parametrize("config", [BlipConfig, BertConfig])
-def test_unsupported_family(tmp_path, config):
-    config().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=rf"model_type must be one of .*'clip'.*got '{config.model_type}'"):
-        nib.load(tmp_path)
+def test_unsupported_family(tmp_path, subtests):
+    for config in (BlipConfig, BertConfig):
+        message = rf"model_type must be one of .*'clip'.*got '{config.model_type}'"
+        config().save_pretrained(tmp_path / config.model_type)
+        with subtests.test(config.model_type), pytest.raises(ValueError, match=message):
+            nib.load(tmp_path / config.model_type)
 
 
-@pytest.mark.parametrize("dtype", ["float99", "int64", torch.int64, "nn", 32, None])
-def test_bad_dtype(model_folder, dtype):
-    with pytest.raises(ValueError, match="dtype must be a floating-point torch dtype"):
-        nib.load(model_folder, dtype=dtype)
+def test_bad_dtype(model_folder, subtests):
+    for dtype in ("float99", "int64", torch.int64, "nn", 32, None):
+        message = "dtype must be a floating-point torch dtype"
+        with subtests.test(repr(dtype)), pytest.raises(ValueError, match=message):
+            nib.load(model_folder, dtype=dtype)

@@ -1,5 +1,7 @@
 """Every method runs in bfloat16, and on a GPU where there is one, and gives nearly the map of float32 on the CPU."""
 
+from functools import cache
+
 import pytest
 import torch
 from scipy.stats import spearmanr
@@ -12,9 +14,15 @@ OPTIONS = {"rise": {"n_masks": 40}, "lime": {"n_samples": 40}, "agi": {"n_steps"
 LEAST = {"gradcam": 0.7, "input_x_gradient": 0.7, "agi": -1.0, "random": -1.0, "none": -1.0}
 
 
-def explain(method, limit=2, **where):
+@cache
+def open_scenes(**where):
     clip = nib.load(**where)
-    batch = read_pairs(clip, nib.datasets.load("scenes", limit=limit))
+    return clip, read_pairs(clip, nib.datasets.load("scenes", limit=2))
+
+
+@cache
+def explain(method, **where):
+    clip, batch = open_scenes(**where)
     return nib.METHODS[method](clip, *batch.arguments(), **OPTIONS.get(method, {}))
 
 
@@ -27,14 +35,16 @@ def assert_alike(method, expected, found):
             assert spearmanr(first.flatten().float(), second.flatten().float().cpu()).statistic > least
 
 
-@pytest.mark.parametrize("method", sorted(nib.METHODS))
-def test_bfloat16_on_the_cpu(method):
-    assert_alike(method, explain(method), explain(method, dtype="bfloat16"))
+def test_bfloat16_on_the_cpu(subtests):
+    for method in nib.METHODS:
+        with subtests.test(method):
+            assert_alike(method, explain(method), explain(method, dtype="bfloat16"))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("method", sorted(nib.METHODS))
-def test_on_a_gpu(method, dtype):
-    assert_alike(method, explain(method), explain(method, device="cuda", dtype=dtype))
+def test_on_a_gpu(dtype, subtests):
+    for method in nib.METHODS:
+        with subtests.test(method):
+            assert_alike(method, explain(method), explain(method, device="cuda", dtype=dtype))

@@ -18,7 +18,7 @@ class Side:
         self.blocks = part.encoder.layers
         if self.is_text:
             end = model.config.text_config.eos_token_id
-            self.pooled = int(input_ids[0].argmax() if end == 2 else (input_ids[0] == end).int().argmax())
+            self.pooled = int((input_ids[0] == end).int().argmax())
             self.norm, self.projection = part.final_layer_norm, model.text_projection
             self.embeddings = part.embeddings.token_embedding.weight[input_ids]  # (1, tokens, width)
             positions = part.embeddings.position_embedding.weight[: input_ids.shape[1]]

@@ -20,13 +20,14 @@ def plain_relevance(clip, side, target, start_layer):
     return total[side.pooled]
 
 
-@pytest.mark.parametrize("start_layer", [None, 0, 2])
-def test_equals_the_formula(clip, pixel_values, tokens, start_layer):
-    scores = nib.METHODS["chefer"](clip, pixel_values, **tokens, start_layer=start_layer)
-    for index, _, _, image, text in pairs(clip, pixel_values, tokens):
-        of_image = plain_relevance(clip, image, text.target(), start_layer)
-        of_text = plain_relevance(clip, text, image.target(), start_layer)
-        assert_scores(scores, index, of_image, of_text)
+def test_equals_the_formula(clip, pixel_values, tokens, subtests):
+    for start_layer in (None, 0, 2):
+        with subtests.test(f"start layer {start_layer}"):
+            scores = nib.METHODS["chefer"](clip, pixel_values, **tokens, start_layer=start_layer)
+            for index, _, _, image, text in pairs(clip, pixel_values, tokens):
+                of_image = plain_relevance(clip, image, text.target(), start_layer)
+                of_text = plain_relevance(clip, text, image.target(), start_layer)
+                assert_scores(scores, index, of_image, of_text)
 
 
 def test_rollout_of_the_last_block_adds_the_identity(clip, pixel_values, tokens):
@@ -39,7 +40,8 @@ def test_rollout_of_the_last_block_adds_the_identity(clip, pixel_values, tokens)
     assert (added.argmax(1) == tokens["attention_mask"].sum(1) - 1).all()
 
 
-@pytest.mark.parametrize("start_layer", [-1, 4, 1.0, True])
-def test_rejects_a_start_layer_out_of_range(clip, pixel_values, tokens, start_layer):
-    with pytest.raises(ValueError, match="start_layer must be None or a whole number from 0 to 3"):
-        nib.METHODS["chefer"](clip, pixel_values, **tokens, start_layer=start_layer)
+def test_rejects_a_start_layer_out_of_range(clip, pixel_values, tokens, subtests):
+    message = "start_layer must be None or a whole number from 0 to 3"
+    for start_layer in (-1, 4, 1.0, True):
+        with subtests.test(str(start_layer)), pytest.raises(ValueError, match=message):
+            nib.METHODS["chefer"](clip, pixel_values, **tokens, start_layer=start_layer)

@@ -5,7 +5,7 @@ import nib
 from nib.heatmaps import to_heatmap
 
 
-def test_random_is_seeded_uniform_and_differs_between_pairs(clip, pixel_values, tokens):
+def test_random_is_seeded_uniform_and_differs_between_pairs_and_pictures(clip, pixel_values, tokens):
     first, same, other = (nib.METHODS["random"](clip, pixel_values, **tokens, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first.image, same.image)
     assert torch.equal(first.text, same.text)
@@ -14,9 +14,6 @@ def test_random_is_seeded_uniform_and_differs_between_pairs(clip, pixel_values, 
     assert first.image.min() >= 0
     assert first.image.max() < 1
     assert abs(first.image.mean() - 0.5) < 0.15
-
-
-def test_random_differs_between_pictures_of_one_caption(clip, pixel_values, tokens):
     same_caption = {name: values[:1].expand(3, -1) for name, values in tokens.items()}
     scores = nib.METHODS["random"](clip, pixel_values, **same_caption)
     assert not torch.equal(scores.image[0], scores.image[1])
@@ -36,9 +33,6 @@ def test_center_is_a_gaussian_and_a_triangle(clip, pixel_values, tokens):
         torch.testing.assert_close(words, words.flip(0))
         assert (words.diff()[: (len(words) - 1) // 2] > 0).all()
     torch.testing.assert_close(scores.text[0][:4], torch.tensor([0, 0.5, 0.5, 0], dtype=torch.float64))
-
-
-def test_center_rejects_a_bad_width(clip, pixel_values, tokens):
     with pytest.raises(ValueError, match="sigma must be more than 0 and finite, got 0"):
         nib.METHODS["center"](clip, pixel_values, **tokens, sigma=0)
 

@@ -14,22 +14,19 @@ def plain_map(side, target, layer, pool):
     return torch.stack([torch.dot(g, a).relu() for g, a in zip(gradient, z)])
 
 
-@pytest.mark.parametrize("layer", [1, 3])
-@pytest.mark.parametrize("pool", [False, True])
-def test_equals_the_formula(clip, pixel_values, tokens, layer, pool):
-    scores = nib.METHODS["gradcam"](clip, pixel_values, **tokens, layer=layer, pool_gradients=pool)
-    for index, _, _, image, text in pairs(clip, pixel_values, tokens):
-        of_image = plain_map(image, text.target(), layer, pool)
-        of_text = plain_map(text, image.target(), layer, pool)
-        assert_scores(scores, index, of_image, of_text)
+def test_equals_the_formula(clip, pixel_values, tokens, subtests):
+    for layer, pool in ((1, False), (1, True), (3, False), (3, True)):
+        with subtests.test(f"layer {layer}{', pooled' if pool else ''}"):
+            scores = nib.METHODS["gradcam"](clip, pixel_values, **tokens, layer=layer, pool_gradients=pool)
+            for index, _, _, image, text in pairs(clip, pixel_values, tokens):
+                of_image = plain_map(image, text.target(), layer, pool)
+                of_text = plain_map(text, image.target(), layer, pool)
+                assert_scores(scores, index, of_image, of_text)
 
 
 def test_after_the_last_block_only_the_pooled_token_counts(clip, pixel_values, tokens):
     scores = nib.METHODS["gradcam"](clip, pixel_values, **tokens, layer=4)
     assert not scores.image.any()
     assert scores.image.isfinite().all()
-
-
-def test_rejects_a_layer_out_of_range(clip, pixel_values, tokens):
     with pytest.raises(ValueError, match="layer must be a whole number from 0 to 4"):
         nib.METHODS["gradcam"](clip, pixel_values, **tokens, layer=5)

@@ -32,14 +32,15 @@ def plain_scores(side, target, layer, noise, beta=0.1, lr=1.0, alpha_init=5.0):
     return found.detach()
 
 
-@pytest.mark.parametrize("layer", [1, 3])
-def test_equals_a_plain_fit_with_the_same_noise(clip, pixel_values, tokens, layer):
-    scores = nib.METHODS["m2ib"](clip, pixel_values, **tokens, layer=layer, seed=7, **SETTINGS)
-    for index, _, _, image, text in pairs(clip, pixel_values, tokens):
-        noises = [draw_noise(side.states(layer), 4, 3, seed=7) for side in (image, text)]
-        of_image = plain_scores(image, text.target(), layer, noises[0])
-        of_text = plain_scores(text, image.target(), layer, noises[1])
-        assert_scores(scores, index, of_image, of_text)
+def test_equals_a_plain_fit_with_the_same_noise(clip, pixel_values, tokens, subtests):
+    for layer in (1, 3):
+        with subtests.test(f"layer {layer}"):
+            scores = nib.METHODS["m2ib"](clip, pixel_values, **tokens, layer=layer, seed=7, **SETTINGS)
+            for index, _, _, image, text in pairs(clip, pixel_values, tokens):
+                noises = [draw_noise(side.states(layer), 4, 3, seed=7) for side in (image, text)]
+                of_image = plain_scores(image, text.target(), layer, noises[0])
+                of_text = plain_scores(text, image.target(), layer, noises[1])
+                assert_scores(scores, index, of_image, of_text)
 
 
 def test_other_parameters_reach_the_fit(clip, pixel_values, tokens):
@@ -86,10 +87,10 @@ def test_seed_changes_the_map(clip, pixel_values, tokens):
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("parameters", [{"n_steps": 0}, {"n_noise": 0}, {"batch_size": 0}, {"beta": -1}, {"lr": 0}])
-def test_rejects_bad_parameters(clip, pixel_values, tokens, parameters):
-    with pytest.raises(ValueError, match=next(iter(parameters))):
-        nib.METHODS["m2ib"](clip, pixel_values, **tokens, layer=2, **parameters)
+def test_rejects_bad_parameters(clip, pixel_values, tokens, subtests):
+    for name, value in (("n_steps", 0), ("n_noise", 0), ("batch_size", 0), ("beta", -1), ("lr", 0)):
+        with subtests.test(name), pytest.raises(ValueError, match=f"{name} must be"):
+            nib.METHODS["m2ib"](clip, pixel_values, **tokens, layer=2, **{name: value})
 
 
 def test_one_pass_leaves_alpha_where_it_starts(clip, pixel_values, tokens):

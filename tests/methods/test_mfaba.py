@@ -15,13 +15,14 @@ def plain_steps(side, target, n_steps, step_size):
     return -sum(((new - old) * g).sum(-1)[0] for old, new, g in zip(path, path[1:], gradients))
 
 
-@pytest.mark.parametrize(("n_steps", "step_size"), [(10, 0.01), (3, 0.05)])
-def test_equals_the_formula(clip, pixel_values, tokens, n_steps, step_size):
-    scores = nib.METHODS["mfaba"](clip, pixel_values, **tokens, n_steps=n_steps, step_size=step_size)
-    for index, _, _, image, text in pairs(clip, pixel_values, tokens):
-        of_image = plain_steps(image, text.target(), n_steps, step_size)
-        of_text = plain_steps(text, image.target(), n_steps, step_size)
-        assert_scores(scores, index, of_image, of_text)
+def test_equals_the_formula(clip, pixel_values, tokens, subtests):
+    for n_steps, step_size in ((10, 0.01), (3, 0.05)):
+        with subtests.test(f"{n_steps} steps of {step_size}"):
+            scores = nib.METHODS["mfaba"](clip, pixel_values, **tokens, n_steps=n_steps, step_size=step_size)
+            for index, _, _, image, text in pairs(clip, pixel_values, tokens):
+                of_image = plain_steps(image, text.target(), n_steps, step_size)
+                of_text = plain_steps(text, image.target(), n_steps, step_size)
+                assert_scores(scores, index, of_image, of_text)
 
 
 def test_scores_add_up_to_what_small_steps_take_away(clip, pixel_values, tokens):
@@ -38,7 +39,7 @@ def test_scores_add_up_to_what_small_steps_take_away(clip, pixel_values, tokens)
     torch.testing.assert_close(total, (before - after)[0], rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize(("parameters", "message"), [({"n_steps": 0}, "n_steps"), ({"step_size": 0.0}, "step_size")])
-def test_rejects_bad_parameters(clip, pixel_values, tokens, parameters, message):
-    with pytest.raises(ValueError, match=message):
-        nib.METHODS["mfaba"](clip, pixel_values, **tokens, **parameters)
+def test_rejects_bad_parameters(clip, pixel_values, tokens, subtests):
+    for name, value in (("n_steps", 0), ("step_size", 0.0)):
+        with subtests.test(name), pytest.raises(ValueError, match=f"{name} must be"):
+            nib.METHODS["mfaba"](clip, pixel_values, **tokens, **{name: value})

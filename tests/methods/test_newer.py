@@ -244,18 +244,18 @@ def test_a_rectified_map_is_the_map_without_its_negative_scores(clip, pixel_valu
     assert torch.equal(found.image_gap, signed.image_gap)
 
 
-@pytest.mark.parametrize(
-    ("method", "parameters", "message"),
-    [
-        ("grad_eclip", dict(text_blocks=0), "text_blocks must be a whole number of at least 1, got 0"),
-        ("legrad", dict(blocks=0), "blocks must be a whole number of at least 1, got 0"),
-        ("clip_surgery", dict(blocks=0), "blocks must be a whole number of at least 1, got 0"),
-        ("agi", dict(n_others=0), "n_others must be a whole number of at least 1, got 0"),
-        ("agi", dict(step_size=0), "step_size must be more than 0 and finite, got 0"),
-        ("lime", dict(n_samples=0), "n_samples must be a whole number of at least 1, got 0"),
-        ("lime", dict(alpha=-1), "alpha must be at least 0 and finite, got -1"),
-    ],
-)
-def test_rejects_bad_parameters(clip, pair, method, parameters, message):
-    with pytest.raises(ValueError, match=message):
-        nib.METHODS[method](clip, *pair, **parameters)
+BAD = [
+    ("grad_eclip", dict(text_blocks=0), "text_blocks must be a whole number of at least 1, got 0"),
+    ("legrad", dict(blocks=0), "blocks must be a whole number of at least 1, got 0"),
+    ("clip_surgery", dict(blocks=0), "blocks must be a whole number of at least 1, got 0"),
+    ("agi", dict(n_others=0), "n_others must be a whole number of at least 1, got 0"),
+    ("agi", dict(step_size=0), "step_size must be more than 0 and finite, got 0"),
+    ("lime", dict(n_samples=0), "n_samples must be a whole number of at least 1, got 0"),
+    ("lime", dict(alpha=-1), "alpha must be at least 0 and finite, got -1"),
+]
+
+
+def test_rejects_bad_parameters(clip, pair, subtests):
+    for method, parameters, message in BAD:
+        with subtests.test(f"{method}, {parameters}"), pytest.raises(ValueError, match=message):
+            nib.METHODS[method](clip, *pair, **parameters)

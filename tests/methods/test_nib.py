@@ -21,30 +21,30 @@ def scores(clip, pixel_values, tokens):
     return nib(clip, pixel_values, **tokens, **PATH)
 
 
-def test_shapes(scores, tokens):
+def test_shapes_padding_and_repeated_words(scores, tokens):
     assert scores.image.shape == (3, 5, 5)
     assert scores.text.shape == tokens["input_ids"].shape
     for name in ("similarity", "image_class", "image_gap", "text_gap"):
         assert getattr(scores, name).shape == (3,)
     assert scores.image_pixels is None
     assert not any(getattr(scores, name).requires_grad for name in NAMES)
-
-
-@pytest.mark.parametrize("mask", [True, False], ids=["mask", "no_mask"])
-def test_batch_equals_its_pairs(clip, pixel_values, tokens, scores, mask):
-    for pair, length in enumerate(tokens["attention_mask"].sum(1).tolist()):
-        ids = tokens["input_ids"][[pair], :length]  # alone, a caption needs no padding
-        alone = nib(clip, pixel_values[[pair]], ids, torch.ones_like(ids) if mask else None, **PATH)
-        assert_close(scores.text[pair, :length], alone.text[0], **PRECISE)
-        for name in ("image", "similarity", "image_class", "image_gap", "text_gap"):
-            assert_close(getattr(scores, name)[pair], getattr(alone, name)[0], **PRECISE)
-
-
-def test_nothing_at_padding(scores, tokens):
     padding = tokens["attention_mask"] == 0
     assert padding.any()
     assert (scores.text[padding] == 0).all()
     assert (scores.text[~padding] != 0).all()
+    assert tokens["input_ids"][1, 2] == tokens["input_ids"][1, 6]
+    assert abs(scores.text[1, 2] - scores.text[1, 6]) > 1e-6
+
+
+def test_batch_equals_its_pairs(clip, pixel_values, tokens, scores, subtests):
+    for pair, length in enumerate(tokens["attention_mask"].sum(1).tolist()):
+        ids = tokens["input_ids"][[pair], :length]  # alone, a caption needs no padding
+        for label, mask in (("mask", torch.ones_like(ids)), ("no mask", None)):
+            with subtests.test(f"pair {pair}, {label}"):
+                alone = nib(clip, pixel_values[[pair]], ids, mask, **PATH)
+                assert_close(scores.text[pair, :length], alone.text[0], **PRECISE)
+                for name in ("image", "similarity", "image_class", "image_gap", "text_gap"):
+                    assert_close(getattr(scores, name)[pair], getattr(alone, name)[0], **PRECISE)
 
 
 def test_nothing_after_the_end_token_without_a_mask(clip, pixel_values, tokens, scores):
@@ -63,11 +63,6 @@ def test_word_that_the_mask_hides(clip, pixel_values, tokens):
     assert hidden.text[1, 3] != 0
 
 
-def test_repeated_word_is_scored_at_each_place(tokens, scores):
-    assert tokens["input_ids"][1, 2] == tokens["input_ids"][1, 6]
-    assert abs(scores.text[1, 2] - scores.text[1, 6]) > 1e-6
-
-
 def test_shared_picture_equals_pairs(clip, pixel_values, tokens):
     shared = nib(clip, pixel_values[:1], **tokens, **PATH)
     pairs = nib(clip, pixel_values[:1].expand(3, -1, -1, -1), **tokens, **PATH)
@@ -80,45 +75,43 @@ def test_runs_repeat_bit_for_bit(clip, pixel_values, tokens, scores):
     assert all(torch.equal(getattr(again, name), getattr(scores, name)) for name in NAMES)
 
 
-@pytest.mark.parametrize("lambda_min", [0.0, 0.2])
-def test_gaps_and_class_token(clip, pixel_values, tokens, lambda_min):
-    scores = nib(clip, pixel_values, **tokens, **PATH, lambda_min=lambda_min)
-    image = clip.image.split(pixel_values, 2)
-    text = clip.text.split(tokens["input_ids"], 2, tokens["attention_mask"])
-    image_embeds, text_embeds = clip.image.embed(pixel_values), clip.text.embed(*tokens.values())
-    similarity = cosine_similarity(image_embeds, text_embeds)
-    image_start = cosine_similarity(image(lambda_min * image.hidden_states), text_embeds)
-    text_start = cosine_similarity(image_embeds, text(lambda_min * text.hidden_states))
-    image_sum = scores.image.sum((1, 2)) + scores.image_class
-    assert_close(scores.similarity, similarity, **PRECISE)
-    assert_close(scores.image_gap, image_sum - (similarity - image_start), **PRECISE)
-    assert_close(scores.text_gap, scores.text.sum(1) - (similarity - text_start), **PRECISE)
-    assert (scores.image_gap.abs() > 1e-4).all()  # four steps are few
-    image_zero = cosine_similarity(image(0 * image.hidden_states), text_embeds)
-    text_zero = cosine_similarity(image_embeds, text(0 * text.hidden_states))
-    assert_close(scores.image_difference, similarity - image_start, **PRECISE)
-    assert_close(scores.text_difference, similarity - text_start, **PRECISE)
-    assert_close(scores.image_gap_from_zero, image_sum - (similarity - image_zero), **PRECISE)
-    assert_close(scores.text_gap_from_zero, scores.text.sum(1) - (similarity - text_zero), **PRECISE)
+def test_gaps_and_class_token(clip, pixel_values, tokens, subtests):
+    for lambda_min in (0.0, 0.2):
+        with subtests.test(f"from {lambda_min}"):
+            scores = nib(clip, pixel_values, **tokens, **PATH, lambda_min=lambda_min)
+            image = clip.image.split(pixel_values, 2)
+            text = clip.text.split(tokens["input_ids"], 2, tokens["attention_mask"])
+            image_embeds, text_embeds = clip.image.embed(pixel_values), clip.text.embed(*tokens.values())
+            similarity = cosine_similarity(image_embeds, text_embeds)
+            image_start = cosine_similarity(image(lambda_min * image.hidden_states), text_embeds)
+            text_start = cosine_similarity(image_embeds, text(lambda_min * text.hidden_states))
+            image_sum = scores.image.sum((1, 2)) + scores.image_class
+            assert_close(scores.similarity, similarity, **PRECISE)
+            assert_close(scores.image_gap, image_sum - (similarity - image_start), **PRECISE)
+            assert_close(scores.text_gap, scores.text.sum(1) - (similarity - text_start), **PRECISE)
+            assert (scores.image_gap.abs() > 1e-4).all()  # four steps are few
+            image_zero = cosine_similarity(image(0 * image.hidden_states), text_embeds)
+            text_zero = cosine_similarity(image_embeds, text(0 * text.hidden_states))
+            assert_close(scores.image_difference, similarity - image_start, **PRECISE)
+            assert_close(scores.text_difference, similarity - text_start, **PRECISE)
+            assert_close(scores.image_gap_from_zero, image_sum - (similarity - image_zero), **PRECISE)
+            assert_close(scores.text_gap_from_zero, scores.text.sum(1) - (similarity - text_zero), **PRECISE)
 
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_picture_and_caption_may_have_paths_of_their_own(clip, pixel_values, tokens, shared):
-    pictures = pixel_values[:1] if shared else pixel_values
+def test_picture_and_caption_may_have_paths_of_their_own(clip, pixel_values, tokens, subtests):
     first = dict(n_steps=3, quadrature="gausslegendre", lambda_min=0.1)
     second = dict(n_steps=4, quadrature="riemann_middle", lambda_min=0.3)
-    both = nib(clip, pictures, **tokens, layer=2, **{name: (first[name], second[name]) for name in first})
-    of_image, of_text = (nib(clip, pictures, **tokens, layer=2, **path) for path in (first, second))
-    for field in fields(Scores):
-        expected = of_text if field.name.startswith("text") else of_image
-        assert_close(getattr(both, field.name), getattr(expected, field.name), **PRECISE)
-    listed = nib(clip, pictures, **tokens, layer=2, n_steps=[3, 4], quadrature="gausslegendre")  # as YAML has it
-    assert_close(listed.image, nib(clip, pictures, **tokens, layer=2, n_steps=3, quadrature="gausslegendre").image)
-
-
-def test_three_values_are_no_pair(clip, pixel_values, tokens):
-    with pytest.raises(ValueError, match=r"n_steps must be one value or two, of picture and caption, got \(1, 2, 3\)"):
-        nib(clip, pixel_values, **tokens, layer=2, n_steps=(1, 2, 3))
+    paired = {name: (first[name], second[name]) for name in first}
+    for label, pictures in (("pairs", pixel_values), ("shared picture", pixel_values[:1])):
+        with subtests.test(label):
+            both = nib(clip, pictures, **tokens, layer=2, **paired)
+            of_image, of_text = (nib(clip, pictures, **tokens, layer=2, **path) for path in (first, second))
+            for field in fields(Scores):
+                expected = of_text if field.name.startswith("text") else of_image
+                assert_close(getattr(both, field.name), getattr(expected, field.name), **PRECISE)
+    path = dict(layer=2, quadrature="gausslegendre")
+    listed = nib(clip, pixel_values, **tokens, n_steps=[3, 4], **path)  # as YAML has it
+    assert_close(listed.image, nib(clip, pixel_values, **tokens, n_steps=3, **path).image)
 
 
 def test_scores_add_up_with_many_nodes(clip, pixel_values, tokens):
@@ -128,23 +121,38 @@ def test_scores_add_up_with_many_nodes(clip, pixel_values, tokens):
     assert scores.image_class.abs().item() > 1e-3  # the map alone would not add up
 
 
-@pytest.mark.parametrize("pictures", [0, 2])
-def test_batches_that_do_not_pair_up(clip, pixel_values, tokens, pictures):
-    with pytest.raises(ValueError, match=f"pixel_values must have 1 or 3 rows, one a caption, got {pictures}"):
-        nib(clip, pixel_values[:pictures], **tokens, **PATH)
+BAD = [
+    (dict(layer=5), "layer must be"),
+    (dict(layer=(1, 2, 3)), r"layer must be one number or two, of image and text, got \(1, 2, 3\)"),
+    (dict(n_steps=0), "n_steps must be"),
+    (dict(n_steps=(1, 2, 3)), r"n_steps must be one value or two, of picture and caption, got \(1, 2, 3\)"),
+    (dict(lambda_min=1.0), "lambda_min must be"),
+    (dict(batch_size=0), "batch_size must be"),
+    (dict(quadrature="simpson"), "quadrature must be"),
+    (dict(preset="short"), r"preset must be one of \['truncated'\] or None, got 'short'"),
+    (dict(baseline=("median", "zero")), r"baseline (of the picture )?must be"),
+    (dict(baseline=(torch.zeros(2, 5), "zero")), r"baseline (of the picture )?must be"),
+    (dict(baseline=(torch.full((2, 32), torch.nan), "zero")), r"baseline (of the picture )?must be"),
+]
 
 
-@pytest.mark.parametrize(
-    "bad", [dict(layer=5), dict(n_steps=0), dict(lambda_min=1.0), dict(batch_size=0), dict(quadrature="simpson")]
-)
-def test_parameter_out_of_range(clip, pixel_values, tokens, bad):
-    (name,) = bad
-    with pytest.raises(ValueError, match=f"{name} must be"):
-        nib(clip, pixel_values, **tokens, **(PATH | bad))
+def test_bad_parameters_and_batches_that_do_not_pair_up(clip, pixel_values, tokens, subtests):
+    for options, message in BAD:
+        with subtests.test(str(options)), pytest.raises(ValueError, match=message):
+            nib(clip, pixel_values, **tokens, **(PATH | options))
+    for pictures in (0, 2):
+        message = f"pixel_values must have 1 or 3 rows, one a caption, got {pictures}"
+        with subtests.test(f"{pictures} pictures"), pytest.raises(ValueError, match=message):
+            nib(clip, pixel_values[:pictures], **tokens, **PATH)
 
 
-@pytest.mark.parametrize("lambda_min", [0.0, 0.3])
-def test_mean_baseline_is_captums(clip, pixel_values, tokens, lambda_min):
+def test_mean_baseline_is_captums(clip, pixel_values, tokens, subtests):
+    for lambda_min in (0.0, 0.3):
+        with subtests.test(f"from {lambda_min}"):
+            compare_mean_baseline_with_captum(clip, pixel_values, tokens, lambda_min)
+
+
+def compare_mean_baseline_with_captum(clip, pixel_values, tokens, lambda_min):
     scores = nib(clip, pixel_values, **tokens, **PATH, baseline="mean", lambda_min=lambda_min)
     for pair, length in enumerate(tokens["attention_mask"].sum(1).tolist()):
         ids = tokens["input_ids"][[pair], :length]
@@ -190,12 +198,6 @@ def test_tensor_baselines(clip, pixel_values, tokens):
     assert_close(scores.image.sum((1, 2)) + scores.image_class, difference, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("bad", ["median", torch.zeros(2, 5), torch.full((2, 32), torch.nan)], ids=str)
-def test_bad_baselines(clip, pixel_values, tokens, bad):
-    with pytest.raises(ValueError, match=r"baseline (of the picture )?must be"):
-        nib(clip, pixel_values, **tokens, **PATH, baseline=(bad, "zero"))
-
-
 def test_a_preset_sets_what_is_not_given(clip, pixel_values, tokens):
     found = nib(clip, pixel_values, **tokens, layer=2, preset="truncated")
     expected = nib(clip, pixel_values, **tokens, layer=2, **PRESETS["truncated"])
@@ -204,8 +206,6 @@ def test_a_preset_sets_what_is_not_given(clip, pixel_values, tokens):
     found = nib(clip, pixel_values, **tokens, layer=2, preset="truncated", n_steps=10)
     expected = nib(clip, pixel_values, **tokens, layer=2, **(PRESETS["truncated"] | {"n_steps": 10}))
     assert torch.equal(found.text, expected.text)
-    with pytest.raises(ValueError, match=r"preset must be one of \['truncated'\] or None, got 'short'"):
-        nib(clip, pixel_values, **tokens, preset="short")
 
 
 def test_the_defaults_are_the_papers(clip, pixel_values, tokens):
@@ -219,5 +219,3 @@ def test_layers_of_picture_and_caption(clip, pixel_values, tokens):
     both = nib(clip, pixel_values, **tokens, layer=(1, 3), n_steps=2)
     assert torch.equal(both.image, nib(clip, pixel_values, **tokens, layer=1, n_steps=2).image)
     assert torch.equal(both.text, nib(clip, pixel_values, **tokens, layer=3, n_steps=2).text)
-    with pytest.raises(ValueError, match=r"layer must be one number or two, of image and text, got \(1, 2, 3\)"):
-        nib(clip, pixel_values, **tokens, layer=(1, 2, 3))

@@ -13,8 +13,13 @@ def image_masks(n_masks=12, grid=4, p=0.3, size=(60, 60), seed=5, chunk=100):
     return torch.cat(list(draw_image_masks(n_masks, grid, p, size, seed, chunk)))
 
 
-@pytest.mark.parametrize(("cells", "by_coverage"), [(8, False), (3, True), (None, False), (None, True)])
-def test_equals_a_plain_sum_with_the_same_masks(clip, pixel_values, tokens, cells, by_coverage):
+def test_equals_a_plain_sum_with_the_same_masks(clip, pixel_values, tokens, subtests):
+    for cells, by_coverage in ((8, False), (3, True), (None, False), (None, True)):
+        with subtests.test(f"{cells} cells{', by coverage' if by_coverage else ''}"):
+            compare_with_a_plain_sum(clip, pixel_values, tokens, cells, by_coverage)
+
+
+def compare_with_a_plain_sum(clip, pixel_values, tokens, cells, by_coverage):
     form = dict(text_cells=cells, by_coverage=by_coverage)
     scores = nib.METHODS["rise"](clip, pixel_values, **tokens, seed=5, **form, **SETTINGS)
 
@@ -90,13 +95,13 @@ def test_image_masks_are_shifted_by_less_than_a_cell():
     assert len(shifts) > 20
 
 
-@pytest.mark.parametrize("cells", [8, None])
-def test_text_masks_are_blind_to_padding_and_to_other_captions(cells):
-    masks = draw_text_masks(2000, [9, 4], 32, 0.1, 1, cells, 9)
-    assert masks.shape == (2000, 2, 9, 1 if cells else 32)
-    assert abs(masks[:, 0].mean() - 0.1) < 0.01
-    alone = draw_text_masks(2000, [4], 32, 0.1, 1, cells, 4)
-    assert torch.equal(masks[:, 1, :4], alone[:, 0])
+def test_text_masks_are_blind_to_padding_and_to_other_captions():
+    for cells in (8, None):
+        masks = draw_text_masks(2000, [9, 4], 32, 0.1, 1, cells, 9)
+        assert masks.shape == (2000, 2, 9, 1 if cells else 32)
+        assert abs(masks[:, 0].mean() - 0.1) < 0.01
+        alone = draw_text_masks(2000, [4], 32, 0.1, 1, cells, 4)
+        assert torch.equal(masks[:, 1, :4], alone[:, 0])
 
 
 def test_half_of_the_text_masks_of_the_default_keep_nothing():
@@ -113,9 +118,10 @@ def test_coverage_steadies_the_map_between_seeds(clip, pixel_values, tokens):
     assert correlation(True) > correlation(False)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("n_masks", 0), ("grid", 0), ("text_masks", 0), ("text_cells", 0), ("p", 0.0), ("p", 1.5)]
-)
-def test_rejects_bad_parameters(clip, pixel_values, tokens, name, value):
-    with pytest.raises(ValueError, match=name):
-        nib.METHODS["rise"](clip, pixel_values, **tokens, **{name: value})
+BAD = [("n_masks", 0), ("grid", 0), ("text_masks", 0), ("text_cells", 0), ("p", 0.0), ("p", 1.5)]
+
+
+def test_rejects_bad_parameters(clip, pixel_values, tokens, subtests):
+    for name, value in BAD:
+        with subtests.test(f"{name}={value}"), pytest.raises(ValueError, match=f"{name} must be"):
+            nib.METHODS["rise"](clip, pixel_values, **tokens, **{name: value})
