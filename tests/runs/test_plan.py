@@ -106,12 +106,13 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("text", WRONG)
-def test_a_wrong_grid_is_refused(read, text):
-    with pytest.raises(ValueError, match=r"grid\.yaml") as caught:
-        read(text)
-    for part in WRONG[text]:
-        assert part in str(caught.value)
+def test_a_wrong_grid_is_refused(read, subtests):
+    for text in WRONG:
+        with subtests.test(text):
+            with pytest.raises(ValueError, match=r"grid\.yaml") as caught:
+                read(text)
+            for part in WRONG[text]:
+                assert part in str(caught.value)
 
 
 def test_a_missing_file_is_named(tmp_path, make_grid):
@@ -221,14 +222,16 @@ def test_nothing_that_computes_imports_what_draws():
     assert uses <= {"__init__", "charts", "interaction", "result"}
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/grids/*.yaml")), ids=lambda path: path.stem)
-def test_a_grid_of_the_repository_is_read(path):
-    assert len(read_grid(path)) > 1
+def test_a_grid_of_the_repository_is_read(subtests):
+    for path in sorted(ROOT.glob("notebooks/grids/*.yaml")):
+        with subtests.test(path.stem):
+            assert len(read_grid(path)) > 1
 
 
-@pytest.mark.parametrize("profile", sorted(file.stem for file in PROFILES.glob("*.yaml")))
-def test_a_profile_sets_what_the_notebooks_declare(profile):
-    assert [run.notebook for run in read_profile(profile, NOTEBOOKS)] == list(map(str, NOTEBOOKS))
+def test_a_profile_sets_what_the_notebooks_declare(subtests):
+    for profile in sorted(file.stem for file in PROFILES.glob("*.yaml")):
+        with subtests.test(profile):
+            assert [run.notebook for run in read_profile(profile, NOTEBOOKS)] == list(map(str, NOTEBOOKS))
 
 
 def test_the_embedded_profile_is_the_notebooks_own_parameters():
