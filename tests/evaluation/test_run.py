@@ -218,12 +218,6 @@ def test_completeness_is_what_the_method_says(clip, pairs):
         np.testing.assert_allclose(values, [getattr(result, name) for result in results], atol=1e-10)
 
 
-def test_masks_may_be_pictures(clip, pairs):
-    pictures = [row | {"masks": Image.fromarray(row["masks"])} for row in pairs]
-    first, second = (quiet(clip, rows, ["center"], metrics=["localisation"]) for rows in (pairs, pictures))
-    assert_frame_equal(first, second)
-
-
 def test_columns_and_order(clip, pairs):
     rise = {"method": "rise", "n_masks": 4, "text_masks": 3, "p": 0.5}
     frame = quiet(clip, pairs, ["none", NIB, rise, NIB | {"layer": 0}], BOTH, batch_size=2, metrics=CHEAP)
@@ -285,15 +279,17 @@ def test_true_mask_is_a_control_where_masks_are_known(clip, pairs):
     assert not found["metric"].str.startswith("text").any()  # it says nothing of the text
 
 
-def test_ids_may_be_numbers(clip, pairs):
-    frame = quiet(clip, [row | {"id": index} for index, row in enumerate(pairs)], ["none"])
-    assert frame["id"][:5].tolist() == ["0", "1", "2", "3", "4"]
-
-
-def test_takes_a_data_set(clip, pairs):
+def test_pairs_may_be_a_data_set_with_masks_as_pictures_and_numbers_as_ids(clip, pairs):
     rows = [row | {"masks": Image.fromarray(row["masks"])} for row in pairs]
     data = datasets.Dataset.from_list(rows)
     assert_frame_equal(quiet(clip, data, [NIB], BOTH, metrics=CHEAP), quiet(clip, pairs, [NIB], BOTH, metrics=CHEAP))
+
+    pictures = [row | {"masks": Image.fromarray(row["masks"])} for row in pairs]
+    first, second = (quiet(clip, rows, ["center"], metrics=["localisation"]) for rows in (pairs, pictures))
+    assert_frame_equal(first, second)
+
+    frame = quiet(clip, [row | {"id": index} for index, row in enumerate(pairs)], ["none"])
+    assert frame["id"][:5].tolist() == ["0", "1", "2", "3", "4"]
 
 
 def test_shards_make_the_whole(clip, pairs, subtests):
@@ -622,14 +618,12 @@ def test_a_metric_of_ones_own(clip, pairs, tmp_path, monkeypatch):
         quiet(clip, pairs, [NIB], metrics=["positive"], output=tmp_path)
 
 
-def test_what_a_metric_must_give(clip, pairs, monkeypatch, subtests):
+def test_what_a_metric_must_give_and_may_need(clip, pairs, monkeypatch, subtests):
     for found in ({"other": torch.ones(5)}, {"positive": torch.ones(1)}, {"positive": [1.0] * 5}):
         with subtests.test(str(found)), monkeypatch.context() as patch:
             patch.setitem(METRICS, "positive", Metric({"positive": Value(True)}, lambda case, found=found: found))
             with pytest.raises(ValueError, match=r"must give tensors \(5,\) named \['positive'\]"):
                 quiet(clip, pairs, [NIB], metrics=["positive"])
 
-
-def test_what_a_metric_may_need():
     with pytest.raises(ValueError, match=r"needs must be one of .* got 'mask'"):
         Metric({"positive": Value(True)}, count_positive, needs="mask")
