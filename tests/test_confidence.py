@@ -71,31 +71,32 @@ def measure_by_hand(clip, picture, caption, grid, words, **options):
     return {name: value.item() for name, value in values.items()}
 
 
-@pytest.mark.parametrize(("scale", "offset"), [(1, 0), (7, -20), (1e-3, 5)])
-def test_drop_by_hand(by_hand, scale, offset):
+def test_drop_by_hand(by_hand, subtests):
     # The picture embeds as (1 + 2, 4 + 0) = (3, 4), and so does the caption: o = 1. The map keeps (2, 1.5), so that
     # s = (6 + 6) / (2.5 * 5) = 0.96. Of the words "right" scores less, so that (0, 4) is left: s = 0.8.
     grid, words = tensor([[0, 0.375], [1, 0.5]]), tensor([9.0, 2, 5, -9])
-    values = measure_by_hand(
-        by_hand,
-        [[1, 4], [2, 0]],
-        [BEGIN, RIGHT, UP, END],
-        (scale * grid.double() + offset).tolist(),
-        (scale * words.double() + offset).tolist(),
-    )
-    assert values == pytest.approx(
-        {
-            "image_drop": 4,
-            "image_increase": 0,
-            "image_drop_relative": 4,
-            "text_drop": 20,
-            "text_increase": 0,
-            "text_drop_relative": 20,
-            "dark_share": 0.25,
-            "constant_map": 0,
-            "text_constant_map": 0,
-        }
-    )
+    for scale, offset in [(1, 0), (7, -20), (1e-3, 5)]:
+        with subtests.test(f"{scale}, {offset}"):
+            values = measure_by_hand(
+                by_hand,
+                [[1, 4], [2, 0]],
+                [BEGIN, RIGHT, UP, END],
+                (scale * grid.double() + offset).tolist(),
+                (scale * words.double() + offset).tolist(),
+            )
+            assert values == pytest.approx(
+                {
+                    "image_drop": 4,
+                    "image_increase": 0,
+                    "image_drop_relative": 4,
+                    "text_drop": 20,
+                    "text_increase": 0,
+                    "text_drop_relative": 20,
+                    "dark_share": 0.25,
+                    "constant_map": 0,
+                    "text_constant_map": 0,
+                }
+            )
 
 
 def test_increase_by_hand(by_hand):
@@ -123,14 +124,15 @@ def test_relative_drop_is_in_percent_of_the_similarity(by_hand):
     assert values["image_drop_relative"] == pytest.approx(100 * (60 - 49.026) / 60, abs=2e-3)
 
 
-@pytest.mark.parametrize("picture", [[[-3, 2], [0, 0]], [[-4, 1], [0, 0]], [[-4, 3], [0, 0]]])
-def test_relative_drop_of_a_similarity_that_is_not_positive_is_missing(by_hand, picture):
-    # Times (3, 4) they give -1, -8 and exactly 0. The map leaves the left half, which is worse.
-    values = measure_by_hand(by_hand, picture, [BEGIN, RIGHT, UP, END], [[1, 0], [0, 0]], [0, 2, 1, 0])
-    assert values["image_drop"] > 0
-    assert values["text_drop"] > 0
-    assert math.isnan(values["image_drop_relative"])
-    assert math.isnan(values["text_drop_relative"])
+def test_relative_drop_of_a_similarity_that_is_not_positive_is_missing(by_hand, subtests):
+    for picture in [[[-3, 2], [0, 0]], [[-4, 1], [0, 0]], [[-4, 3], [0, 0]]]:
+        with subtests.test(str(picture)):
+            # Times (3, 4) they give -1, -8 and exactly 0. The map leaves the left half, which is worse.
+            values = measure_by_hand(by_hand, picture, [BEGIN, RIGHT, UP, END], [[1, 0], [0, 0]], [0, 2, 1, 0])
+            assert values["image_drop"] > 0
+            assert values["text_drop"] > 0
+            assert math.isnan(values["image_drop_relative"])
+            assert math.isnan(values["text_drop_relative"])
 
 
 def test_repeated_word_by_hand(by_hand):
@@ -181,12 +183,12 @@ def assert_points(values, index, side, expected):
     assert found == pytest.approx(expected, rel=1e-9, abs=1e-8, nan_ok=True)
 
 
-@pytest.fixture(params=[1, -1], ids=["unlike", "alike"])
-def either_clip(request, clip):
+@pytest.fixture(scope="module")
+def both_clips(clip):
     """The tiny model, whose similarities are all negative, and one whose are the opposite."""
     model = copy.deepcopy(clip.model)
-    model.visual_projection.weight *= request.param
-    return nib.HookedCLIP(model)
+    model.visual_projection.weight *= -1
+    return {"unlike": clip, "alike": nib.HookedCLIP(model)}
 
 
 @torch.no_grad()
@@ -205,27 +207,29 @@ def plain_text(clip, ids, weights, image_embeds):
     return weigh(torch.ones_like(weights)), weigh(weights)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_paper_protocol_is_a_plain_one(either_clip, pixel_values, tokens, seed):
-    clip, scores = either_clip, some_scores(tokens, seed)
-    values = confidence(clip, pixel_values, **tokens, scores=scores)
-    assert all(value.shape == (3,) and value.dtype == torch.float64 for value in values.values())
-    with torch.no_grad():
-        image_embeds = clip.model.get_image_features(pixel_values=pixel_values).pooler_output
-    for index, length in enumerate(tokens["attention_mask"].sum(1).tolist()):
-        ids, embeds = tokens["input_ids"][index, :length], image_embeds[index : index + 1]
-        words = scores.text[index, 1 : length - 1]
-        weights = torch.ones(length, dtype=torch.float64)
-        weights[1:-1] = (words - words.min()) / (words.max() - words.min())
-        assert_points(values, index, "text", points(*plain_text(clip, ids, weights, embeds)))
+def test_paper_protocol_is_a_plain_one(both_clips, pixel_values, tokens, subtests):
+    for likeness, either_clip in both_clips.items():
+        for seed in [0, 1]:
+            with subtests.test(f"{likeness}, {seed}"):
+                clip, scores = either_clip, some_scores(tokens, seed)
+                values = confidence(clip, pixel_values, **tokens, scores=scores)
+                assert all(value.shape == (3,) and value.dtype == torch.float64 for value in values.values())
+                with torch.no_grad():
+                    image_embeds = clip.model.get_image_features(pixel_values=pixel_values).pooler_output
+                for index, length in enumerate(tokens["attention_mask"].sum(1).tolist()):
+                    ids, embeds = tokens["input_ids"][index, :length], image_embeds[index : index + 1]
+                    words = scores.text[index, 1 : length - 1]
+                    weights = torch.ones(length, dtype=torch.float64)
+                    weights[1:-1] = (words - words.min()) / (words.max() - words.min())
+                    assert_points(values, index, "text", points(*plain_text(clip, ids, weights, embeds)))
 
-        large = interpolate(scores.image[index][None, None], (60, 60), mode="bilinear")[0, 0]
-        seen = pixel_values[index] * (large - large.min()) / (large.max() - large.min())
-        with torch.no_grad():
-            after = clip.model.get_image_features(pixel_values=seen[None]).pooler_output
-            text = clip.model.get_text_features(input_ids=ids[None]).pooler_output
-        expected = points(cosine_similarity(embeds, text).item(), cosine_similarity(after, text).item())
-        assert_points(values, index, "image", expected)
+                    large = interpolate(scores.image[index][None, None], (60, 60), mode="bilinear")[0, 0]
+                    seen = pixel_values[index] * (large - large.min()) / (large.max() - large.min())
+                    with torch.no_grad():
+                        after = clip.model.get_image_features(pixel_values=seen[None]).pooler_output
+                        text = clip.model.get_text_features(input_ids=ids[None]).pooler_output
+                    expected = points(cosine_similarity(embeds, text).item(), cosine_similarity(after, text).item())
+                    assert_points(values, index, "image", expected)
 
 
 @torch.no_grad()
@@ -245,17 +249,19 @@ def plain_released(clip, ids, scores, image_embeds):
     return similarities
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_released_protocol_is_a_plain_one(either_clip, pixel_values, tokens, seed):
-    assert len(tokens["input_ids"][1, 1:10].unique()) < 9  # "dog" occurs twice, "a" too
-    clip, scores = either_clip, some_scores(tokens, seed)
-    values = confidence(clip, pixel_values, **tokens, scores=scores, protocol="released")
-    with torch.no_grad():
-        image_embeds = clip.model.get_image_features(pixel_values=pixel_values).pooler_output
-    for index, length in enumerate(tokens["attention_mask"].sum(1).tolist()):
-        ids, embeds = tokens["input_ids"][index, :length], image_embeds[index : index + 1]
-        expected = points(*plain_released(clip, ids, scores.text[index, :length], embeds))
-        assert_points(values, index, "text", expected)
+def test_released_protocol_is_a_plain_one(both_clips, pixel_values, tokens, subtests):
+    for likeness, either_clip in both_clips.items():
+        for seed in [0, 1, 2]:
+            with subtests.test(f"{likeness}, {seed}"):
+                assert len(tokens["input_ids"][1, 1:10].unique()) < 9  # "dog" occurs twice, "a" too
+                clip, scores = either_clip, some_scores(tokens, seed)
+                values = confidence(clip, pixel_values, **tokens, scores=scores, protocol="released")
+                with torch.no_grad():
+                    image_embeds = clip.model.get_image_features(pixel_values=pixel_values).pooler_output
+                for index, length in enumerate(tokens["attention_mask"].sum(1).tolist()):
+                    ids, embeds = tokens["input_ids"][index, :length], image_embeds[index : index + 1]
+                    expected = points(*plain_released(clip, ids, scores.text[index, :length], embeds))
+                    assert_points(values, index, "text", expected)
 
 
 def test_protocols_differ_for_captions_only(clip, pixel_values, tokens):
@@ -268,49 +274,54 @@ def test_protocols_differ_for_captions_only(clip, pixel_values, tokens):
     assert not torch.equal(paper["text_drop"], released["text_drop"])
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize(
-    ("protocol", "value"),
-    [("paper", value) for value in (0.0, -0.1, 1.0, 1e-30, 12345.678)]
-    + [("released", value) for value in (1.0, 1e-30, 12345.678)],
-)
-def test_constant_map_changes_nothing(clip, pixel_values, tokens, dtype, protocol, value):
-    clip = nib.HookedCLIP(copy.deepcopy(clip.model).to(dtype))
-    full = torch.full((3, 5, 5), value, dtype=dtype), torch.full(tokens["input_ids"].shape, value, dtype=dtype)
-    scores = nib.Scores(*full, torch.zeros(3, dtype=dtype))
-    values = confidence(clip, pixel_values.to(dtype), **tokens, scores=scores, protocol=protocol)
-    for name in ("constant_map", "text_constant_map"):
-        assert torch.equal(values.pop(name), torch.ones(3, dtype=dtype))
-    for name, numbers in values.items():
-        zero = numbers.nan_to_num() if name.endswith("relative") else numbers
-        assert torch.equal(zero, torch.zeros(3, dtype=dtype)), name
+def test_constant_map_changes_nothing(clip, pixel_values, tokens, subtests):
+    values = {"paper": (0.0, -0.1, 1.0, 1e-30, 12345.678), "released": (1.0, 1e-30, 12345.678)}
+    cases = [(protocol, value) for protocol in values for value in values[protocol]]
+    for dtype in [torch.float64, torch.float32]:
+        for protocol, value in cases:
+            with subtests.test(f"{dtype}, {protocol}, {value}"):
+                clip = nib.HookedCLIP(copy.deepcopy(clip.model).to(dtype))
+                full = (
+                    torch.full((3, 5, 5), value, dtype=dtype),
+                    torch.full(tokens["input_ids"].shape, value, dtype=dtype),
+                )
+                scores = nib.Scores(*full, torch.zeros(3, dtype=dtype))
+                values = confidence(clip, pixel_values.to(dtype), **tokens, scores=scores, protocol=protocol)
+                for name in ("constant_map", "text_constant_map"):
+                    assert torch.equal(values.pop(name), torch.ones(3, dtype=dtype))
+                for name, numbers in values.items():
+                    zero = numbers.nan_to_num() if name.endswith("relative") else numbers
+                    assert torch.equal(zero, torch.zeros(3, dtype=dtype)), name
 
 
-@pytest.mark.parametrize("value", [0.0, -0.1])
-def test_constant_map_without_a_positive_score_masks_all_as_released(either_clip, pixel_values, tokens, value):
-    scores, constant = some_scores(tokens), torch.full((3, 5, 5), value, dtype=torch.float64)
-    constant[0] = scores.image[0]  # the first is none
-    text = scores.text.clone()
-    text[1] = value
-    scores = replace(scores, image=constant, text=text)
-    values = confidence(either_clip, pixel_values, **tokens, scores=scores, protocol="released")
-    assert values["constant_map"].tolist() == [0, 1, 1]
-    assert values["text_constant_map"].tolist() == [0, 1, 0]
-    assert values["dark_share"].tolist()[1:] == [1, 1]
-    paper = confidence(either_clip, pixel_values, **tokens, scores=scores)
-    assert torch.equal(values["image_drop"][0], paper["image_drop"][0])
-    with torch.no_grad():
-        text = either_clip.text.embed(*tokens.values())
-        before, after = (
-            cosine_similarity(either_clip.image.embed(pixels), text) for pixels in (pixel_values, 0 * pixel_values)
-        )
-        image = either_clip.image.embed(pixel_values)
-    for index in (1, 2):
-        assert_points(values, index, "image", points(before[index].item(), after[index].item()))
-    ids = tokens["input_ids"][1, : tokens["attention_mask"][1].sum()]
-    blank = torch.zeros(len(ids), dtype=torch.float64)
-    blank[0] = 1e-300  # begin alone stands out: no word is seen
-    assert_points(values, 1, "text", points(*plain_released(either_clip, ids, blank, image[1:2])))
+def test_constant_map_without_a_positive_score_masks_all_as_released(both_clips, pixel_values, tokens, subtests):
+    for likeness, either_clip in both_clips.items():
+        for value in [0.0, -0.1]:
+            with subtests.test(f"{likeness}, {value}"):
+                scores, constant = some_scores(tokens), torch.full((3, 5, 5), value, dtype=torch.float64)
+                constant[0] = scores.image[0]  # the first is none
+                text = scores.text.clone()
+                text[1] = value
+                scores = replace(scores, image=constant, text=text)
+                values = confidence(either_clip, pixel_values, **tokens, scores=scores, protocol="released")
+                assert values["constant_map"].tolist() == [0, 1, 1]
+                assert values["text_constant_map"].tolist() == [0, 1, 0]
+                assert values["dark_share"].tolist()[1:] == [1, 1]
+                paper = confidence(either_clip, pixel_values, **tokens, scores=scores)
+                assert torch.equal(values["image_drop"][0], paper["image_drop"][0])
+                with torch.no_grad():
+                    text = either_clip.text.embed(*tokens.values())
+                    before, after = (
+                        cosine_similarity(either_clip.image.embed(pixels), text)
+                        for pixels in (pixel_values, 0 * pixel_values)
+                    )
+                    image = either_clip.image.embed(pixel_values)
+                for index in (1, 2):
+                    assert_points(values, index, "image", points(before[index].item(), after[index].item()))
+                ids = tokens["input_ids"][1, : tokens["attention_mask"][1].sum()]
+                blank = torch.zeros(len(ids), dtype=torch.float64)
+                blank[0] = 1e-300  # begin alone stands out: no word is seen
+                assert_points(values, 1, "text", points(*plain_released(either_clip, ids, blank, image[1:2])))
 
 
 def test_dark_share_is_that_of_the_stretched_map(by_hand):
@@ -346,50 +357,56 @@ def test_begin_and_end_have_no_part_in_the_paper_protocol(clip, pixel_values, to
         assert torch.equal(first["text_drop"], second["text_drop"]) == equal
 
 
-@pytest.mark.parametrize("protocol", ["paper", "released"])
-def test_a_pair_measures_the_same_alone_and_in_a_padded_batch(clip, pixel_values, tokens, protocol):
-    scores = some_scores(tokens)
-    whole = confidence(clip, pixel_values, **tokens, scores=scores, protocol=protocol)
-    for index, length in enumerate(tokens["attention_mask"].sum(1).tolist()):
-        ids = tokens["input_ids"][index : index + 1, :length]
-        single = confidence(
-            clip, pixel_values[index : index + 1], ids, None, pair_of(scores, index, length), protocol=protocol
-        )
-        for name, value in single.items():
-            torch.testing.assert_close(whole[name][index : index + 1], value, rtol=1e-9, atol=1e-9, equal_nan=True)
+def test_a_pair_measures_the_same_alone_and_in_a_padded_batch(clip, pixel_values, tokens, subtests):
+    for protocol in ["paper", "released"]:
+        with subtests.test(protocol):
+            scores = some_scores(tokens)
+            whole = confidence(clip, pixel_values, **tokens, scores=scores, protocol=protocol)
+            for index, length in enumerate(tokens["attention_mask"].sum(1).tolist()):
+                ids = tokens["input_ids"][index : index + 1, :length]
+                single = confidence(
+                    clip, pixel_values[index : index + 1], ids, None, pair_of(scores, index, length), protocol=protocol
+                )
+                for name, value in single.items():
+                    torch.testing.assert_close(
+                        whole[name][index : index + 1], value, rtol=1e-9, atol=1e-9, equal_nan=True
+                    )
 
 
-@pytest.mark.parametrize("protocol", ["paper", "released"])
-def test_padding_has_no_influence(clip, pixel_values, tokens, protocol):
-    scores = some_scores(tokens)
-    whole = confidence(clip, pixel_values, **tokens, scores=scores, protocol=protocol)
-    garbage = replace(scores, text=torch.where(tokens["attention_mask"] > 0, scores.text, 1e3))
-    ids = torch.where(tokens["attention_mask"] > 0, tokens["input_ids"], 0)  # another padding: an id of a word
-    for mask in (tokens["attention_mask"], None):
-        values = confidence(clip, pixel_values, ids, mask, garbage, protocol=protocol)
-        for name, value in values.items():
-            torch.testing.assert_close(value, whole[name], rtol=1e-9, atol=1e-9, equal_nan=True)
+def test_padding_has_no_influence(clip, pixel_values, tokens, subtests):
+    for protocol in ["paper", "released"]:
+        with subtests.test(protocol):
+            scores = some_scores(tokens)
+            whole = confidence(clip, pixel_values, **tokens, scores=scores, protocol=protocol)
+            garbage = replace(scores, text=torch.where(tokens["attention_mask"] > 0, scores.text, 1e3))
+            ids = torch.where(tokens["attention_mask"] > 0, tokens["input_ids"], 0)  # another padding: an id of a word
+            for mask in (tokens["attention_mask"], None):
+                values = confidence(clip, pixel_values, ids, mask, garbage, protocol=protocol)
+                for name, value in values.items():
+                    torch.testing.assert_close(value, whole[name], rtol=1e-9, atol=1e-9, equal_nan=True)
 
 
-@pytest.mark.parametrize("protocol", ["paper", "released"])
-def test_one_picture_serves_many_captions_and_the_size_of_batches_has_no_effect(clip, pixel_values, tokens, protocol):
-    scores = some_scores(tokens)
-    repeated = pixel_values[:1].repeat(3, 1, 1, 1)
-    whole = confidence(clip, repeated, **tokens, scores=scores, protocol=protocol)
-    for pictures, size in ((pixel_values[:1], 64), (pixel_values[:1], 2), (repeated, 1), (repeated, 2)):
-        values = confidence(clip, pictures, **tokens, scores=scores, protocol=protocol, batch_size=size)
-        for name, value in values.items():
-            torch.testing.assert_close(value, whole[name], rtol=1e-9, atol=1e-9, equal_nan=True)
+def test_one_picture_serves_many_captions_and_the_size_of_batches_has_no_effect(clip, pixel_values, tokens, subtests):
+    for protocol in ["paper", "released"]:
+        with subtests.test(protocol):
+            scores = some_scores(tokens)
+            repeated = pixel_values[:1].repeat(3, 1, 1, 1)
+            whole = confidence(clip, repeated, **tokens, scores=scores, protocol=protocol)
+            for pictures, size in ((pixel_values[:1], 64), (pixel_values[:1], 2), (repeated, 1), (repeated, 2)):
+                values = confidence(clip, pictures, **tokens, scores=scores, protocol=protocol, batch_size=size)
+                for name, value in values.items():
+                    torch.testing.assert_close(value, whole[name], rtol=1e-9, atol=1e-9, equal_nan=True)
 
 
-@pytest.mark.parametrize("method", ["nib", "gradcam", "none"])
-def test_takes_what_methods_give(clip, pixel_values, tokens, method):
-    parameters = {} if method == "none" else {"layer": 2}
-    scores = nib.METHODS[method](clip, pixel_values, **tokens, **parameters)
-    for protocol in ("paper", "released"):
-        values = confidence(clip, pixel_values, **tokens, scores=scores, protocol=protocol)
-        assert all(value.shape == (3,) for value in values.values())
-    assert method != "none" or not values["image_drop"].any()
+def test_takes_what_methods_give(clip, pixel_values, tokens, subtests):
+    for method in ["nib", "gradcam", "none"]:
+        with subtests.test(method):
+            parameters = {} if method == "none" else {"layer": 2}
+            scores = nib.METHODS[method](clip, pixel_values, **tokens, **parameters)
+            for protocol in ("paper", "released"):
+                values = confidence(clip, pixel_values, **tokens, scores=scores, protocol=protocol)
+                assert all(value.shape == (3,) for value in values.values())
+            assert method != "none" or not values["image_drop"].any()
 
 
 def test_bad_arguments(clip, pixel_values, tokens):
@@ -412,24 +429,26 @@ def test_bad_arguments(clip, pixel_values, tokens):
         measure(pictures=pixel_values[:2])
 
 
-@pytest.mark.parametrize("side", ["image", "text"])
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_scores_that_are_not_finite_are_no_map(clip, pixel_values, tokens, side, value):
-    scores = some_scores(tokens)
-    getattr(scores, side)[1].view(-1)[3] = value  # it would stretch to all ones, the best of maps
-    with pytest.raises(ValueError, match="scores must be finite, got NaN or infinity"):
-        confidence(clip, pixel_values, **tokens, scores=scores)
+def test_scores_that_are_not_finite_are_no_map(clip, pixel_values, tokens, subtests):
+    for side in ["image", "text"]:
+        for value in [torch.nan, torch.inf]:
+            with subtests.test(f"{side}, {value}"):
+                scores = some_scores(tokens)
+                getattr(scores, side)[1].view(-1)[3] = value  # it would stretch to all ones, the best of maps
+                with pytest.raises(ValueError, match="scores must be finite, got NaN or infinity"):
+                    confidence(clip, pixel_values, **tokens, scores=scores)
 
 
-@pytest.mark.parametrize("protocol", ["paper", "released"])
-def test_leaves_model_and_scores_as_they_were(clip, pixel_values, tokens, protocol):
-    scores = some_scores(tokens)
-    kept = copy.deepcopy(scores)
-    before = {name: value.clone() for name, value in clip.model.state_dict().items()}
-    values = confidence(clip, pixel_values, **tokens, scores=scores, protocol=protocol)
-    assert not any(value.requires_grad for value in values.values())
-    assert all(torch.equal(value, before[name]) for name, value in clip.model.state_dict().items())
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in clip.model.modules())
-    assert all(parameter.grad is None for parameter in clip.model.parameters())
-    assert torch.equal(scores.image, kept.image)
-    assert torch.equal(scores.text, kept.text)
+def test_leaves_model_and_scores_as_they_were(clip, pixel_values, tokens, subtests):
+    for protocol in ["paper", "released"]:
+        with subtests.test(protocol):
+            scores = some_scores(tokens)
+            kept = copy.deepcopy(scores)
+            before = {name: value.clone() for name, value in clip.model.state_dict().items()}
+            values = confidence(clip, pixel_values, **tokens, scores=scores, protocol=protocol)
+            assert not any(value.requires_grad for value in values.values())
+            assert all(torch.equal(value, before[name]) for name, value in clip.model.state_dict().items())
+            assert not any(m._forward_hooks or m._forward_pre_hooks for m in clip.model.modules())
+            assert all(parameter.grad is None for parameter in clip.model.parameters())
+            assert torch.equal(scores.image, kept.image)
+            assert torch.equal(scores.text, kept.text)

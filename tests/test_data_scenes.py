@@ -1,6 +1,7 @@
 """Scenes are a function of their generator, and the training data keeps off the evaluation splits."""
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -30,12 +31,13 @@ def draw(kind, seed):
     return draw_aerial(rng) if kind == "aerial" else draw_scene(rng, Backgrounds(1, variants=1))
 
 
-@pytest.mark.parametrize("kind", ["scene", "aerial"])
-def test_scene_is_a_function_of_its_generator(kind):
-    one, same, other = draw(kind, 5), draw(kind, 5), draw(kind, 6)
-    assert one.image.tobytes() == same.image.tobytes() != other.image.tobytes()
-    assert one.mask.tobytes() == same.mask.tobytes() != other.mask.tobytes()
-    assert one.objects == same.objects
+def test_scene_is_a_function_of_its_generator(subtests):
+    for kind in ["scene", "aerial"]:
+        with subtests.test(str(kind)):
+            one, same, other = draw(kind, 5), draw(kind, 5), draw(kind, 6)
+            assert one.image.tobytes() == same.image.tobytes() != other.image.tobytes()
+            assert one.mask.tobytes() == same.mask.tobytes() != other.mask.tobytes()
+            assert one.objects == same.objects
 
 
 def test_wanted_objects_are_drawn():
@@ -53,12 +55,13 @@ def test_evaluation_captions_are_held_out(batches):
         assert set(nib.datasets.load(name)["text"]) <= batches.held_out
 
 
-@pytest.mark.parametrize("split", nib.datasets.NAMES)
-def test_the_splits_are_what_the_script_composes(split):
-    row, kept = compose_row(split, 3, Backgrounds(SEED)), nib.datasets.load(split, limit=4)[3]
-    assert row["captions"] == kept.get("captions", [kept["text"]])
-    assert row["objects"] == kept["objects"]
-    assert row["id"] == kept["id"]
+def test_the_splits_are_what_the_script_composes(subtests):
+    for split in nib.datasets.NAMES:
+        with subtests.test(str(split)):
+            row, kept = compose_row(split, 3, Backgrounds(SEED)), nib.datasets.load(split, limit=4)[3]
+            assert row["captions"] == kept.get("captions", [kept["text"]])
+            assert row["objects"] == kept["objects"]
+            assert row["id"] == kept["id"]
 
 
 def test_photographs_held_out_are_not_of_training():
@@ -122,13 +125,14 @@ def test_begin_and_end_have_the_largest_ids(tokenizer):
         assert each.model_max_length == CONTEXT_LENGTH
 
 
-@pytest.mark.parametrize("text", ["猫と犬", "🐱🐶", "naïve café", "x\x00\x7f", "ÿþ€", "0123456789", "~`|\\^"])
-def test_any_text_can_be_written(tokenizer, text):
-    ids = tokenizer(text)["input_ids"]
-    assert (ids[0], ids[-1]) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
-    assert tokenizer.unk_token_id not in ids[1:-1]
-    decoded = tokenizer.decode(ids, skip_special_tokens=True)
-    assert "".join(decoded.split()) == "".join(text.split())
+def test_any_text_can_be_written(tokenizer, subtests):
+    for text in ["猫と犬", "🐱🐶", "naïve café", "x\x00\x7f", "ÿþ€", "0123456789", "~`|\\^"]:
+        with subtests.test(text):
+            ids = tokenizer(text)["input_ids"]
+            assert (ids[0], ids[-1]) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
+            assert tokenizer.unk_token_id not in ids[1:-1]
+            decoded = tokenizer.decode(ids, skip_special_tokens=True)
+            assert "".join(decoded.split()) == "".join(text.split())
 
 
 def test_names_of_objects_are_one_token_a_word(tokenizer):
@@ -161,17 +165,20 @@ def test_the_plan_grows_and_cools_twice():
     assert max(rates[steps[-2] :]) == 0.5
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0])
-def test_pictures_that_lose_their_class_token_get_the_mean_one(tokenizer, share):
-    torch.manual_seed(0)
-    model, seen = CLIPModel(make_config(tokenizer, 12)), []
-    for block in model.vision_model.encoder.layers:  # registered before, so that it sees what enters in the end
-        block.self_attn.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs), with_kwargs=True)
-    with forget_class_token(model, np.random.default_rng(0), share), torch.no_grad():
-        model.get_image_features(pixel_values=torch.randn(3, 3, 224, 224))
-    spread = [float(states["hidden_states"][:, 0].std(0).max()) for states in seen]
-    assert len(spread) == 12
-    alike = [number for number, value in enumerate(spread) if value < 1e-5 and number]  # before block 0 all are alike
-    assert len(alike) == share
-    assert not share or 7 <= alike[0] < 12
-    assert not any(block._forward_pre_hooks for block in model.vision_model.encoder.layers)
+def test_pictures_that_lose_their_class_token_get_the_mean_one(tokenizer, subtests):
+    for share in [0.0, 1.0]:
+        with subtests.test(str(share)):
+            torch.manual_seed(0)
+            model, seen = CLIPModel(make_config(tokenizer, 12)), []
+            keep = partial(lambda seen, _, args, kwargs: seen.append(kwargs), seen)
+            for block in model.vision_model.encoder.layers:  # registered before, so that it sees what enters in the end
+                block.self_attn.register_forward_pre_hook(keep, with_kwargs=True)
+            with forget_class_token(model, np.random.default_rng(0), share), torch.no_grad():
+                model.get_image_features(pixel_values=torch.randn(3, 3, 224, 224))
+            spread = [float(states["hidden_states"][:, 0].std(0).max()) for states in seen]
+            assert len(spread) == 12
+            # Before block 0 all are alike.
+            alike = [number for number, value in enumerate(spread) if value < 1e-5 and number]
+            assert len(alike) == share
+            assert not share or 7 <= alike[0] < 12
+            assert not any(block._forward_pre_hooks for block in model.vision_model.encoder.layers)

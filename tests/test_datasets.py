@@ -14,9 +14,9 @@ from nib.datasets import NAMES, SCENES, load, object_prompts, with_article
 SEVERAL = {"scenes", "aerial"}  # have five captions a picture
 
 
-@pytest.fixture(scope="module", params=NAMES)
-def split(request):
-    return request.param, load(request.param)
+@pytest.fixture(scope="module")
+def splits():
+    return {name: load(name) for name in NAMES}
 
 
 def test_splits():
@@ -24,42 +24,46 @@ def test_splits():
     assert nib.datasets.load is load
 
 
-def test_schema(split):
-    name, data = split
-    assert len(data) == 500
-    captions = ["captions"] if name in SEVERAL else []
-    assert data.column_names == ["id", "image", "text", *captions, "objects", "masks"]
-    assert len(set(data["id"])) == 500
-    assert all(isinstance(text, str) and text.strip() for text in data["text"])
-    row = data[7]
-    assert row["id"] == f"{name}_0007"
-    assert isinstance(row["image"], Image.Image)
-    assert row["image"].size == row["masks"].size == (224, 224)
-    assert row["masks"].mode == "P"
-    assert row["objects"]
-    assert all(isinstance(thing, str) for thing in row["objects"])
-    assert data.skipped == []
+def test_schema(splits, subtests):
+    for name, data in splits.items():
+        with subtests.test(name):
+            assert len(data) == 500
+            captions = ["captions"] if name in SEVERAL else []
+            assert data.column_names == ["id", "image", "text", *captions, "objects", "masks"]
+            assert len(set(data["id"])) == 500
+            assert all(isinstance(text, str) and text.strip() for text in data["text"])
+            row = data[7]
+            assert row["id"] == f"{name}_0007"
+            assert isinstance(row["image"], Image.Image)
+            assert row["image"].size == row["masks"].size == (224, 224)
+            assert row["masks"].mode == "P"
+            assert row["objects"]
+            assert all(isinstance(thing, str) for thing in row["objects"])
+            assert data.skipped == []
 
 
-def test_the_text_is_the_first_of_five_captions(split):
-    name, data = split
-    for row in data.select_columns([*{"text", "captions"} & set(data.column_names)]):
-        assert name not in SEVERAL or (len(row["captions"]) == 5 and row["captions"][0] == row["text"])
+def test_the_text_is_the_first_of_five_captions(splits, subtests):
+    for name, data in splits.items():
+        with subtests.test(name):
+            for row in data.select_columns([*{"text", "captions"} & set(data.column_names)]):
+                assert name not in SEVERAL or (len(row["captions"]) == 5 and row["captions"][0] == row["text"])
 
 
-def test_masks_show_the_objects(split):
-    name, data = split
-    for row in data.select_columns(["objects", "masks"]):
-        seen = set(np.unique(row["masks"])) - {0}
-        every = set(range(1, len(row["objects"]) + 1))
-        assert seen <= every
-        assert seen == every or name == "aerial"  # there a line may be hidden
+def test_masks_show_the_objects(splits, subtests):
+    for name, data in splits.items():
+        with subtests.test(name):
+            for row in data.select_columns(["objects", "masks"]):
+                seen = set(np.unique(row["masks"])) - {0}
+                every = set(range(1, len(row["objects"]) + 1))
+                assert seen <= every
+                assert seen == every or name == "aerial"  # there a line may be hidden
 
 
-@pytest.mark.parametrize("name", ["objects", "unseen"])
-def test_texts_of_objects_name_them(name):
-    for row in load(name).select_columns(["text", "objects"]):
-        assert row["text"] == f"a photo of {with_article(*row['objects'])}"
+def test_texts_of_objects_name_them(subtests):
+    for name in ["objects", "unseen"]:
+        with subtests.test(name):
+            for row in load(name).select_columns(["text", "objects"]):
+                assert row["text"] == f"a photo of {with_article(*row['objects'])}"
 
 
 def test_unseen_holds_the_kinds_of_which_a_photograph_was_held_out():
@@ -78,11 +82,12 @@ def test_captions_of_scenes_mention_what_is_there_and_nothing_else():
             assert {names[found] for found in pattern.findall(caption)} == set(row["objects"]), caption
 
 
-@pytest.mark.parametrize(("limit", "rows"), [(1, 1), (7, 7), (501, 500), (None, 500)])
-def test_limit(limit, rows):
-    data = load("captions", limit=limit)
-    assert len(data) == rows
-    assert data["text"][0] == load("captions")["text"][0]
+def test_limit(subtests):
+    for limit, rows in [(1, 1), (7, 7), (501, 500), (None, 500)]:
+        with subtests.test(f"{limit}, {rows}"):
+            data = load("captions", limit=limit)
+            assert len(data) == rows
+            assert data["text"][0] == load("captions")["text"][0]
 
 
 def test_ids_take_these_rows_in_this_order():
@@ -95,9 +100,8 @@ def test_ids_take_these_rows_in_this_order():
         assert row["objects"] == all_rows[number]["objects"]
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
+def test_bad_options(subtests):
+    cases = [
         ({"limit": 0}, ValueError, "limit must be .*at least 1, got 0"),
         ({"limit": -1}, ValueError, "limit must be .*at least 1, got -1"),
         ({"seed": -1}, ValueError, "seed must be .*at least 0, got -1"),
@@ -110,11 +114,10 @@ def test_ids_take_these_rows_in_this_order():
         ({"ids": "no.csv"}, FileNotFoundError, "no file of ids at 'no.csv'"),
         ({"path": "elsewhere"}, TypeError, "path has no meaning for embedded data, got path='elsewhere' with 'scenes'"),
         ({"text_column": "text"}, TypeError, "text_column has no meaning for embedded data"),
-    ],
-)
-def test_bad_options(options, error, message):
-    with pytest.raises(error, match=message):
-        load("scenes", **options)
+    ]
+    for options, error, message in cases:
+        with subtests.test(message), pytest.raises(error, match=message):
+            load("scenes", **options)
 
 
 def test_unknown_name_lists_the_known_ones():
@@ -157,13 +160,16 @@ def test_prompts_know_the_other_objects():
     assert not object_prompts(3, "objects", with_others=True)[3].any()  # they hold one object
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_prompts_for_any_data_set(name):
-    images, prompts, masks = object_prompts(10, name, repeated=True)
-    assert len(images) == len(prompts) == len(masks) == 10
-    rows = [row for row in load(name, limit=60) if name in ("objects", "unseen") or len(set(row["objects"])) > 1]
-    for row, image, prompt, mask in zip(rows, images, prompts, masks):
-        assert image.tobytes() == row["image"].tobytes()
-        asked = [place + 1 for place, kind in enumerate(row["objects"]) if with_article(kind) == prompt]
-        assert asked
-        assert np.array_equal(mask, np.isin(row["masks"], asked))  # all of the kind
+def test_prompts_for_any_data_set(subtests):
+    for name in NAMES:
+        with subtests.test(name):
+            images, prompts, masks = object_prompts(10, name, repeated=True)
+            assert len(images) == len(prompts) == len(masks) == 10
+            rows = [
+                row for row in load(name, limit=60) if name in ("objects", "unseen") or len(set(row["objects"])) > 1
+            ]
+            for row, image, prompt, mask in zip(rows, images, prompts, masks):
+                assert image.tobytes() == row["image"].tobytes()
+                asked = [place + 1 for place, kind in enumerate(row["objects"]) if with_article(kind) == prompt]
+                assert asked
+                assert np.array_equal(mask, np.isin(row["masks"], asked))  # all of the kind

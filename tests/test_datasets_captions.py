@@ -24,16 +24,17 @@ def choose(clip, image, captions):
     return captions[max(range(len(captions)), key=similarities.__getitem__)]
 
 
-@pytest.mark.parametrize(("protocol", "batch_size"), [("paper", 3), ("paper", 32), ("released", 3), ("released", 32)])
-def test_best_captions(clip, scenes, protocol, batch_size):
-    chosen = best_captions(clip, scenes, protocol, batch_size=batch_size)
-    for number, row in enumerate(scenes):
-        first = number - number % batch_size
-        image = scenes[first if protocol == "released" else number]["image"]
-        assert chosen["text"][number] == choose(clip, image, row["captions"])
-    assert chosen.column_names == scenes.column_names
-    assert chosen["id"][:] == scenes["id"][:]
-    assert chosen.skipped == []
+def test_best_captions(clip, scenes, subtests):
+    for protocol, batch_size in [("paper", 3), ("paper", 32), ("released", 3), ("released", 32)]:
+        with subtests.test(f"{protocol}, {batch_size}"):
+            chosen = best_captions(clip, scenes, protocol, batch_size=batch_size)
+            for number, row in enumerate(scenes):
+                first = number - number % batch_size
+                image = scenes[first if protocol == "released" else number]["image"]
+                assert chosen["text"][number] == choose(clip, image, row["captions"])
+            assert chosen.column_names == scenes.column_names
+            assert chosen["id"][:] == scenes["id"][:]
+            assert chosen.skipped == []
 
 
 def test_the_protocols_differ(clip, scenes):
@@ -50,17 +51,15 @@ def test_pictures_may_have_unequal_numbers_of_captions(clip, scenes):
     assert chosen == [choose(clip, row["image"], row["captions"]) for row in rows]
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
+def test_bad_options(clip, subtests):
+    cases = [
         ("captions", {}, r"must have a column 'captions' .*got \['id', 'image', 'text', 'objects', 'masks'\]"),
         ("scenes", {"protocol": "best"}, r"one of \['paper', 'released'\], got 'best'"),
         ("scenes", {"batch_size": 0}, "batch_size must be .*at least 1, got 0"),
-    ],
-)
-def test_bad_options(clip, name, options, message):
-    with pytest.raises(ValueError, match=message):
-        best_captions(clip, load(name, limit=2), **options)
+    ]
+    for name, options, message in cases:
+        with subtests.test(message), pytest.raises(ValueError, match=message):
+            best_captions(clip, load(name, limit=2), **options)
 
 
 def test_ids_round_trip(clip, scenes, tmp_path):
@@ -90,18 +89,19 @@ def test_captions_with_commas_and_quotes_survive(tmp_path):
     assert load("captions", ids=save_ids(data, tmp_path / "ids.csv"))["text"][:] == texts
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
+def test_bad_files_of_ids(tmp_path, subtests):
+    cases = [
         ("name\nscenes_0001\n", r"must have a column 'id', got \['name'\]"),
         ("id\n", "at least one row"),
         ("id,text\nscenes_0001,\n", "captions in .* are empty: scenes_0001"),
-    ],
-)
-def test_bad_files_of_ids(tmp_path, content, message):
-    (tmp_path / "ids.csv").write_text(content)
-    with pytest.raises(ValueError, match=message):
-        load("scenes", ids=tmp_path / "ids.csv")
+    ]
+    for number, (content, message) in enumerate(cases):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with subtests.test(f"{content}, {message}"):
+            (folder / "ids.csv").write_text(content)
+            with pytest.raises(ValueError, match=message):
+                load("scenes", ids=folder / "ids.csv")
 
 
 def test_no_gradients_are_kept(clip, scenes):

@@ -84,8 +84,6 @@ def test_parquet_in_each_form(folder, tmp_path):
     pd.DataFrame({"image": paths, "text": CAPTIONS}).to_parquet(tmp_path / "paths.parquet")
     assert_all_six(load(tmp_path / "paths.parquet"))
 
-
-def test_folder_of_parquet_splits(tmp_path):
     (tmp_path / "set" / "data").mkdir(parents=True)
     write_parquet(tmp_path / "set" / "data" / "test-00000-of-00001.parquet", text=CAPTIONS)
     assert_all_six(load(tmp_path / "set"))  # the only split
@@ -95,15 +93,13 @@ def test_folder_of_parquet_splits(tmp_path):
         load(tmp_path / "set")
 
 
-def test_columns_are_named(folder, tmp_path):
+def test_columns_are_named_and_may_hold_several_captions(folder, tmp_path):
     frame = pd.DataFrame({"where": [f"pictures/{n}.png" for n in range(6)], "what": CAPTIONS, "id": range(10, 16)})
     frame.to_csv(tmp_path / "table.csv", index=False)
     data = load(tmp_path / "table.csv", image_column="where", text_column="what")
     assert_all_six(data)
     assert data["id"][:] == [str(number) for number in range(10, 16)]
 
-
-def test_several_captions(folder, tmp_path):
     lists = [[caption, "something else", ""] for caption in CAPTIONS]
     data = load(write_parquet(tmp_path / "lists.parquet", captions=lists))
     assert data["captions"][:] == [[caption, "something else"] for caption in CAPTIONS]  # without the empty one
@@ -149,21 +145,13 @@ def test_unusable_pictures_are_left_out_and_replaced(folder):
         load(folder, ids=["4.png", "1.png"])
 
 
-def test_wrong_folder_of_pictures(folder, tmp_path):
-    frame = pd.DataFrame({"image": ["not/0.png", "not/1.png"], "text": CAPTIONS[:2]})
-    frame.to_csv(tmp_path / "table.csv", index=False)
-    with pytest.raises(
-        ValueError, match=r"no row of table\.csv can be used, 2 were tried; not/0\.png: .*no picture at"
-    ):
-        load(tmp_path / "table.csv")
+def test_bad_folders_and_columns(folder, tmp_path):
+    with pytest.raises(ValueError, match=r"has the columns \['image'.*not any of \['text', 'caption'"):
+        load(folder)
 
-
-def test_empty_captions_are_named(folder):
     with pytest.raises(ValueError, match=r"2 of 6 captions in .*are empty or no text: rows \[1, 3\]"):
         load(write_metadata(folder, ["a", " ", "c", "", "e", "f"]))
 
-
-def test_bad_columns(folder, tmp_path):
     write_metadata(folder)
     with pytest.raises(
         ValueError, match=r"columns \['file_name', 'caption'\], not text_column 'words': .*text_column="
@@ -178,10 +166,12 @@ def test_bad_columns(folder, tmp_path):
     with pytest.raises(ValueError, match=r"column 'id' of .* must be unique, got twice 7"):
         load(write_metadata(folder, id=[7, 7, 1, 2, 3, 4]))
 
-
-def test_pictures_without_captions(folder):
-    with pytest.raises(ValueError, match=r"has the columns \['image'.*not any of \['text', 'caption'"):
-        load(folder)
+    frame = pd.DataFrame({"image": ["not/0.png", "not/1.png"], "text": CAPTIONS[:2]})
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    with pytest.raises(
+        ValueError, match=r"no row of table\.csv can be used, 2 were tried; not/0\.png: .*no picture at"
+    ):
+        load(tmp_path / "table.csv")
 
 
 def test_bad_files(folder, tmp_path):

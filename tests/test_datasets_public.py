@@ -106,13 +106,16 @@ def test_flickr8k(answers):
     assert ids_of(answers["flickr8k test"]) == ["flickr8k-test-00000", "flickr8k-test-00001"]
 
 
-@pytest.mark.parametrize("name", ["flickr8k", "stream"])
-def test_samples_are_seeded(answers, name):
-    sample = ids_of(answers[f"{name} sample"])
-    assert sample == ids_of(answers[f"{name} again"])
-    assert sample != ids_of(answers[f"{name} other seed"])
-    assert sample == ids_of(answers[name])[: len(sample)]  # a larger sample goes on where it ends
-    assert sample == SAMPLES[name]
+def test_samples_are_seeded_and_a_mirror_gives_the_same(answers, subtests):
+    for name in ["flickr8k", "stream"]:
+        with subtests.test(name):
+            sample = ids_of(answers[f"{name} sample"])
+            assert sample == ids_of(answers[f"{name} again"])
+            assert sample != ids_of(answers[f"{name} other seed"])
+            assert sample == ids_of(answers[name])[: len(sample)]  # a larger sample goes on where it ends
+            assert sample == SAMPLES[name]
+
+    assert answers["mirror"]["rows"] == answers["flickr8k sample"]["rows"]
 
 
 def test_stream(answers):
@@ -127,7 +130,7 @@ def test_stream(answers):
     assert answers["stream no ids"] == {"error": "ValueError", "message": "conceptual_captions has no row none"}
 
 
-def test_tiny_imagenet(answers):
+def test_imagenet_and_rsicd(answers):
     answer = answers["tiny_imagenet"]
     words = list(read_classes().values())
     assert [row["text"] for row in answer["rows"]] == [f"a photo of a {words[number // 5]}" for number in range(1000)]
@@ -136,16 +139,12 @@ def test_tiny_imagenet(answers):
     assert [int(row["id"][-5:]) for row in answer["rows"]] == expected
     assert [entry["id"][-5:] for entry in answer["skipped"]] == ["00000", "00201"]
 
-
-def test_imagenet(answers):
     answer = answers["imagenet"]
     names = ["tench, Tinca tinca", "goldfish, Carassius auratus", "great white shark, white shark, man-eater"]
     for row in answer["rows"]:
         assert row["text"] == f"a photo of a {names[int(row['id'][-5:]) % 3]}"
     assert len(answer["rows"]) == 3
 
-
-def test_rsicd(answers):
     answer = answers["rsicd"]
     assert ids_of(answer) == [f"rsicd_images/airport_{number}.jpg" for number in range(12)]  # all, in their order
     assert answer["rows"][2]["captions"][4] == "5 planes are parked at airport 2 ."
@@ -169,24 +168,22 @@ def test_a_model_without_a_hub(answers):
     assert max(cached["seconds"], missing["seconds"]) < 10
 
 
-def test_a_mirror_gives_the_same(answers):
-    assert answers["mirror"]["rows"] == answers["flickr8k sample"]["rows"]
-
-
-@pytest.mark.parametrize(
-    ("name", "error", "words"),
-    [
+def test_what_cannot_be_had(answers, folders, subtests):
+    cases = [
         ("gated", "FileNotFoundError", ["'ILSVRC/imagenet-1k' is gated", "accept its terms", "`hf auth login`"]),
         ("gated, not logged in", "FileNotFoundError", ["'mirror/gated' is gated", "accept its terms", "auth login`"]),
         ("columns", "ValueError", ["'jxie/flickr8k'", "['image', 'captions', 'filename'], got", "no ['captions',"]),
         ("split", "ValueError", ["'jxie/flickr8k'", "['test', 'train', 'validation']", "got 'valid'"]),
         ("nowhere", "FileNotFoundError", ["no data set at 'no/such'"]),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_had(answers, name, error, words):
-    assert answers[name]["error"] == error
-    for word in words:
-        assert word in answers[name]["message"]
+    ]
+    for name, error, words in cases:
+        with subtests.test(name):
+            assert answers[name]["error"] == error
+            for word in words:
+                assert word in answers[name]["message"]
+
+    with pytest.raises(ValueError, match="row flickr8k-validation-00003 of flickr8k cannot be used: its picture"):
+        load("flickr8k", path=folders["jxie/flickr8k"], ids=["flickr8k-validation-00003"])
 
 
 def test_only_what_is_asked_for_is_downloaded(answers):
@@ -214,13 +211,14 @@ def test_offline(answers, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:.*cannot be used")
-@pytest.mark.parametrize("name", ["flickr8k", "stream", "rsicd", "tiny_imagenet"])
-def test_folders_do_as_well(folders, answers, name):
-    source = "conceptual_captions" if name == "stream" else name
-    data = load(source, path=folders[SOURCES[source].path])
-    assert data["id"][:] == ids_of(answers[name])
-    assert data["text"][:] == [row["text"] for row in answers[name]["rows"]]
-    assert data.skipped == answers[name]["skipped"]
+def test_folders_do_as_well(folders, answers, subtests):
+    for name in ("flickr8k", "stream", "rsicd", "tiny_imagenet"):
+        with subtests.test(name):
+            source = "conceptual_captions" if name == "stream" else name
+            data = load(source, path=folders[SOURCES[source].path])
+            assert data["id"][:] == ids_of(answers[name])
+            assert data["text"][:] == [row["text"] for row in answers[name]["rows"]]
+            assert data.skipped == answers[name]["skipped"]
 
 
 @pytest.mark.filterwarnings("ignore:.*cannot be used")
@@ -232,24 +230,7 @@ def test_ids_of_a_sample_find_it_again(folders, tmp_path):
         assert again.to_list() == sample.to_list()
 
 
-def test_broken_rows_that_were_asked_for(folders):
-    with pytest.raises(ValueError, match="row flickr8k-validation-00003 of flickr8k cannot be used: its picture"):
-        load("flickr8k", path=folders["jxie/flickr8k"], ids=["flickr8k-validation-00003"])
-
-
-def test_fewer_of_tiny_imagenet_are_drawn_of_the_thousand(folders):
-    labels = [number % 200 for number in range(1200)]
-    full = {number for rows, quota in _spread(labels, 1000, 0) for number in rows[:quota]}
-    assert len(full) == 200 * PER_CLASS
-    fewer = {number for rows, quota in _spread(labels, 150, 0) for number in rows[:quota]}
-    more = {number for rows, quota in _spread(labels, 300, 0) for number in rows[:quota]}
-    assert len(fewer) == 150
-    assert fewer < more < full
-    other = {number for rows, quota in _spread(labels, 150, 1) for number in rows[:quota]}
-    assert other != fewer
-
-
-def test_labels_must_be_known(tmp_path):
+def test_labels_must_be_known_in_any_order(tmp_path):
     features = Features({"image": Image(), "label": Value("int64")})
     rows = [{"image": {"bytes": draw(0), "path": None}, "label": 3}]
     write_parquet(tmp_path / "plain", "valid", rows, features)
@@ -268,8 +249,6 @@ def test_labels_must_be_known(tmp_path):
     with pytest.raises(ValueError, match="must have the 200 classes of tiny-imagenet, got 4"):
         load("tiny_imagenet", path=tmp_path / "others")
 
-
-def test_classes_in_another_order(tmp_path):
     write_tiny_imagenet(tmp_path, per_class=1)
     wnids = list(read_classes())[::-1]
     features = Features({"image": Image(), "label": ClassLabel(names=wnids)})
@@ -278,7 +257,7 @@ def test_classes_in_another_order(tmp_path):
     assert load("tiny_imagenet", path=tmp_path / "reversed")["text"][:] == ["a photo of a acorn"]
 
 
-def test_list_of_classes():
+def test_the_list_of_classes_and_what_is_drawn_of_them(folders):
     with CLASSES.open(newline="") as file:
         rows = list(csv.DictReader(file))
     wnids = [row["wnid"] for row in rows]
@@ -288,3 +267,13 @@ def test_list_of_classes():
     assert rows[0]["words"] == "goldfish, Carassius auratus"
     assert read_classes()["n02106662"] == "German shepherd, German shepherd dog, German police dog, alsatian"
     assert all(row["words"] == row["words"].strip() and "_" not in row["words"] for row in rows)
+
+    labels = [number % 200 for number in range(1200)]
+    full = {number for rows, quota in _spread(labels, 1000, 0) for number in rows[:quota]}
+    assert len(full) == 200 * PER_CLASS
+    fewer = {number for rows, quota in _spread(labels, 150, 0) for number in rows[:quota]}
+    more = {number for rows, quota in _spread(labels, 300, 0) for number in rows[:quota]}
+    assert len(fewer) == 150
+    assert fewer < more < full
+    other = {number for rows, quota in _spread(labels, 150, 1) for number in rows[:quota]}
+    assert other != fewer

@@ -53,26 +53,30 @@ def follow_plainly(clip, picture, caption, order, text_order, removal, n_steps):
     return torch.cat(of_image), torch.cat(of_text)
 
 
-@pytest.mark.parametrize("removal", ["left_out", "mean_colour"])
-@pytest.mark.parametrize("batch_size", [64, 2])
-def test_curves_are_those_of_a_loop(clip, pixel_values, tokens, scores, removal, batch_size):
-    found = removal_curves(
-        clip, pixel_values, **tokens, scores=scores, removal=removal, n_steps=4, batch_size=batch_size
-    )
-    for row in range(3):
-        length = int(tokens["attention_mask"][row].sum())
-        words = 1 + scores.text[row, 1 : length - 1].argsort(descending=True)
-        patches = scores.image[row].flatten().argsort(descending=True)
-        for name, order, text_order in (("most", patches, words), ("least", patches.flip(0), words.flip(0))):
-            caption = tokens["input_ids"][row, :length]
-            image, text = follow_plainly(
-                clip, pixel_values[row], caption, order.tolist(), text_order.tolist(), removal, 4
-            )
-            assert_close(getattr(found, f"image_{name}_first")[row], image, **PRECISE)
-            assert_close(getattr(found, f"text_{name}_first")[row], text, **PRECISE)
+def test_curves_are_those_of_a_loop(clip, pixel_values, tokens, scores, subtests):
+    for removal in ["left_out", "mean_colour"]:
+        for batch_size in [64, 2]:
+            with subtests.test(f"{removal}, {batch_size}"):
+                found = removal_curves(
+                    clip, pixel_values, **tokens, scores=scores, removal=removal, n_steps=4, batch_size=batch_size
+                )
+                for row in range(3):
+                    length = int(tokens["attention_mask"][row].sum())
+                    words = 1 + scores.text[row, 1 : length - 1].argsort(descending=True)
+                    patches = scores.image[row].flatten().argsort(descending=True)
+                    for name, order, text_order in (
+                        ("most", patches, words),
+                        ("least", patches.flip(0), words.flip(0)),
+                    ):
+                        caption = tokens["input_ids"][row, :length]
+                        image, text = follow_plainly(
+                            clip, pixel_values[row], caption, order.tolist(), text_order.tolist(), removal, 4
+                        )
+                        assert_close(getattr(found, f"image_{name}_first")[row], image, **PRECISE)
+                        assert_close(getattr(found, f"text_{name}_first")[row], text, **PRECISE)
 
 
-def test_curves_begin_with_nothing_removed_and_end_alike(clip, pixel_values, tokens, scores):
+def test_curves_begin_with_nothing_removed_and_break_ties_by_the_seed(clip, pixel_values, tokens, scores):
     found = removal_curves(clip, pixel_values, **tokens, scores=scores)
     similarity = cosine_similarity(clip.image.embed(pixel_values), clip.text.embed(*tokens.values()))
     for side in ("image", "text"):
@@ -81,17 +85,6 @@ def test_curves_begin_with_nothing_removed_and_end_alike(clip, pixel_values, tok
         assert_close(most[:, 0], similarity, **PRECISE)
         assert_close(most[:, -1], least[:, -1], **PRECISE)
 
-
-def test_deletion_insertion_and_their_difference_by_hand():
-    curves = RemovalCurves(torch.tensor([[0.9, 0.1, 0.2]]), torch.tensor([[0.9, 0.6, 0.3]]))
-    found = curves.summarise()
-    assert found["image_deletion"].item() == pytest.approx(0.4)
-    assert found["image_insertion"].item() == pytest.approx(0.6)
-    assert found["image_srg"].item() == pytest.approx(0.2)
-    assert "text_srg" not in found
-
-
-def test_ties_are_broken_by_the_seed_and_alike_in_every_batch(clip, pixel_values, tokens):
     flat = nib.METHODS["none"](clip, pixel_values, **tokens)
     curves = [removal_curves(clip, pixel_values, **tokens, scores=flat, seed=seed) for seed in (0, 0, 1)]
     assert torch.equal(curves[0].image_most_first, curves[1].image_most_first)
@@ -101,6 +94,30 @@ def test_ties_are_broken_by_the_seed_and_alike_in_every_batch(clip, pixel_values
         flat.image[2:], flat.text[2:], flat.similarity[2:]
     ))  # fmt: skip
     assert_close(one.image_most_first[0], curves[0].image_most_first[2])
+
+
+def test_summaries_of_curves_and_maps_by_hand():
+    curves = RemovalCurves(torch.tensor([[0.9, 0.1, 0.2]]), torch.tensor([[0.9, 0.6, 0.3]]))
+    found = curves.summarise()
+    assert found["image_deletion"].item() == pytest.approx(0.4)
+    assert found["image_insertion"].item() == pytest.approx(0.6)
+    assert found["image_srg"].item() == pytest.approx(0.2)
+    assert "text_srg" not in found
+
+    maps = torch.tensor([[[4.0, 3], [2, 1]], [[1.0, 1], [1, 1]]])
+    masks = torch.tensor([[[1, 0], [1, 0]], [[1, 0], [0, 0]]]).bool()
+    assert average_precision(maps, masks).tolist() == pytest.approx([(1 + 2 / 3) / 2, 0.25])
+    assert iou_at_mean(maps, masks).tolist() == pytest.approx([1 / 3, 0])
+
+    right = torch.tensor([[[1.0, -9, 0.5]], [[2.0, 2, 2]], [[0.0, 1, 2]]])
+    wrong = torch.tensor([[[0.5, 1.0, 0.2]], [[0.0, 1, 2]], [[2.0, 1, 0]]])
+    found = absent_prompt(right, wrong)
+    assert found["absent_peak"].tolist() == [0.5, 0.5, 0.5]
+    assert found["absent_mass"].tolist() == [0, 1, 0.5]
+    assert found["absent_agreement"].tolist()[2] == -1
+    assert math.isnan(found["absent_agreement"][1])
+    with pytest.raises(ValueError, match="alike"):
+        absent_prompt(right, wrong[:2])
 
 
 def test_blur_keeps_what_is_not_removed_and_a_flat_picture(clip, pixel_values):
@@ -123,29 +140,15 @@ def test_a_tower_without_class_token_is_painted(scores):
     assert found.text_most_first.isfinite().all()
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_bad_arguments(clip, pixel_values, tokens, scores, subtests):
+    cases = [
         (dict(removal="burnt"), "removal must be one of .*'left_out'.*got 'burnt'"),
         (dict(n_steps=0), "n_steps must be a whole number of at least 1, got 0"),
         (dict(sides=()), "sides must be some of"),
-    ],
-)
-def test_bad_arguments(clip, pixel_values, tokens, scores, options, message):
-    with pytest.raises(ValueError, match=message):
-        removal_curves(clip, pixel_values, **tokens, scores=scores, **options)
-
-
-def test_prompts_for_what_is_there_and_what_is_not_by_hand():
-    right = torch.tensor([[[1.0, -9, 0.5]], [[2.0, 2, 2]], [[0.0, 1, 2]]])
-    wrong = torch.tensor([[[0.5, 1.0, 0.2]], [[0.0, 1, 2]], [[2.0, 1, 0]]])
-    found = absent_prompt(right, wrong)
-    assert found["absent_peak"].tolist() == [0.5, 0.5, 0.5]
-    assert found["absent_mass"].tolist() == [0, 1, 0.5]
-    assert found["absent_agreement"].tolist()[2] == -1
-    assert math.isnan(found["absent_agreement"][1])
-    with pytest.raises(ValueError, match="alike"):
-        absent_prompt(right, wrong[:2])
+    ]
+    for options, message in cases:
+        with subtests.test(f"{options}, {message}"), pytest.raises(ValueError, match=message):
+            removal_curves(clip, pixel_values, **tokens, scores=scores, **options)
 
 
 def test_randomisation_reaches_the_map_and_leaves_the_model(clip, pixel_values, tokens):
@@ -189,13 +192,6 @@ def test_sensitivity_of_a_linear_map_by_hand():
     assert_close(found, change / pictures.mean(1).flatten(1).norm(dim=1), **PRECISE)
     with pytest.raises(ValueError, match="radius must be more than 0"):
         max_sensitivity(pictures, lambda x: x.mean(1), radius=0)
-
-
-def test_average_precision_and_overlap_by_hand():
-    maps = torch.tensor([[[4.0, 3], [2, 1]], [[1.0, 1], [1, 1]]])
-    masks = torch.tensor([[[1, 0], [1, 0]], [[1, 0], [0, 0]]]).bool()
-    assert average_precision(maps, masks).tolist() == pytest.approx([(1 + 2 / 3) / 2, 0.25])
-    assert iou_at_mean(maps, masks).tolist() == pytest.approx([1 / 3, 0])
 
 
 def test_evaluate_measures_it_all_and_goes_on_where_it_was(tmp_path):

@@ -51,10 +51,11 @@ def test_measuring_does_not_wait_for_matplotlib():
     )
 
 
-@pytest.mark.parametrize("name", nib.__all__)
-def test_every_public_name_is_there_and_listed(name):
-    assert getattr(nib, name) is getattr(nib, name)
-    assert name in dir(nib)
+def test_every_public_name_is_there_and_listed(subtests):
+    for name in nib.__all__:
+        with subtests.test(name):
+            assert getattr(nib, name) is getattr(nib, name)
+            assert name in dir(nib)
 
 
 def test_a_name_that_does_not_exist():

@@ -41,12 +41,11 @@ def test_mask_may_be_of_numbers_and_of_any_size():
     assert pointing_game(scores, mask((slice(0, 25), slice(0, 19)), size=50).int()[:, :, :37]).tolist() == [1]
 
 
-@pytest.mark.parametrize(
-    ("scores", "masks"), [((5, 5), (1, 6, 6)), ((1, 5, 5), (6, 6)), ((2, 5, 5), (3, 6, 6)), ((1, 1, 5, 5), (1, 6, 6))]
-)
-def test_shapes_that_do_not_fit(scores, masks):
-    with pytest.raises(ValueError, match="scores and masks must be"):
-        pointing_game(torch.zeros(scores), torch.ones(masks, dtype=torch.bool))
+def test_shapes_that_do_not_fit(subtests):
+    cases = [((5, 5), (1, 6, 6)), ((1, 5, 5), (6, 6)), ((2, 5, 5), (3, 6, 6)), ((1, 1, 5, 5), (1, 6, 6))]
+    for scores, masks in cases:
+        with subtests.test(f"{scores}, {masks}"), pytest.raises(ValueError, match="scores and masks must be"):
+            pointing_game(torch.zeros(scores), torch.ones(masks, dtype=torch.bool))
 
 
 def test_empty_mask():

@@ -29,26 +29,22 @@ def plain_auc(large, mask):
     return sum(wins) / len(wins)
 
 
-def test_auc_counts_pairs_of_pixels(scores, masks):
+def test_auc_counts_pairs_of_pixels_and_ties_half(scores, masks):
     expected = [plain_auc(large, mask) for large, mask in zip(upsample(scores, (10, 9)), masks)]
     torch.testing.assert_close(auc(scores, masks), torch.tensor(expected, dtype=torch.float64))
 
-
-def test_auc_counts_ties_half(masks):
     coarse = torch.tensor([[0.0, 1.0], [0.0, 0.0]]).expand(3, -1, -1)
     expected = [plain_auc(upsample(coarse.double(), (10, 9))[0], mask) for mask in masks]
     torch.testing.assert_close(auc(coarse, masks), torch.tensor(expected, dtype=torch.float64))
 
 
-def test_auc_of_a_perfect_an_inverted_and_a_constant_map(masks):
+def test_auc_of_known_maps_and_of_any_scale(masks, scores):
     perfect = masks[:2].double()
     assert auc(perfect, masks[:2]).tolist() == [1, 1]
     assert auc(-perfect, masks[:2]).tolist() == [0, 0]
     assert auc(torch.full((3, 5, 5), 0.3), masks).tolist() == [0.5, 0.5, 0.5]
     assert auc(torch.zeros(3, 5, 5), masks).tolist() == [0.5, 0.5, 0.5]
 
-
-def test_auc_depends_on_the_scale_in_no_way(scores, masks):
     torch.testing.assert_close(auc(1e-7 * scores, masks), auc(scores, masks))
     torch.testing.assert_close(auc(scores, masks) + auc(-scores, masks), torch.ones(3, dtype=torch.float64))
 
@@ -93,20 +89,11 @@ def test_a_map_of_all_objects_finds_them_and_does_not_tell_them_apart(masks, oth
     assert selectivity(torch.full((3, 5, 5), 0.3), masks, others)[:2].tolist() == [0.5, 0.5]
 
 
-def test_selectivity_needs_other_objects_beside_the_named_one(scores, masks, others):
-    with pytest.raises(ValueError, match="other_masks must be"):
-        selectivity(scores, masks, masks)
-    with pytest.raises(ValueError, match="other_masks must be"):
-        selectivity(scores, masks, others[:, :5])
-
-
-def test_energy_is_the_positive_mass_inside(scores, masks):
+def test_energy_is_the_positive_mass_inside_and_without_any_the_area(scores, masks):
     large = upsample(scores, (10, 9)).clamp(min=0)
     expected = torch.stack([(image * mask).sum() / image.sum() for image, mask in zip(large, masks)])
     torch.testing.assert_close(energy_inside(scores, masks), expected)
 
-
-def test_energy_of_a_map_without_positive_scores_is_the_area(masks):
     area = masks.double().mean((1, 2))
     for value in (-1.0, 0.0, 0.3):
         torch.testing.assert_close(energy_inside(torch.full((3, 5, 5), value), masks), area)
@@ -122,16 +109,20 @@ def test_flat_maps_stay_flat_when_they_are_upsampled():
     assert auc(flat, masks).tolist() == [0.5]
 
 
-@pytest.mark.parametrize("measure", [auc, energy_inside])
-def test_rejects_masks_that_do_not_fit(measure, scores, masks):
-    with pytest.raises(ValueError, match="scores and masks must be"):
-        measure(scores[:2], masks)
-    with pytest.raises(ValueError, match="at least one pixel"):
-        measure(scores, torch.zeros_like(masks))
-    with pytest.raises(ValueError, match="scores must be finite"):
-        measure(scores * torch.nan, masks)
+def test_masks_that_do_not_fit_are_refused(scores, masks, others, subtests):
+    for measure in [auc, energy_inside]:
+        with subtests.test(measure.__name__):
+            with pytest.raises(ValueError, match="scores and masks must be"):
+                measure(scores[:2], masks)
+            with pytest.raises(ValueError, match="at least one pixel"):
+                measure(scores, torch.zeros_like(masks))
+            with pytest.raises(ValueError, match="scores must be finite"):
+                measure(scores * torch.nan, masks)
 
-
-def test_auc_needs_background(scores, masks):
     with pytest.raises(ValueError, match="at least one pixel of background"):
         auc(scores, torch.ones_like(masks))
+
+    with pytest.raises(ValueError, match="other_masks must be"):
+        selectivity(scores, masks, masks)
+    with pytest.raises(ValueError, match="other_masks must be"):
+        selectivity(scores, masks, others[:, :5])

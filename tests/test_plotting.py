@@ -91,24 +91,27 @@ def test_result_without_gaps_plots_too(picture):
     assert isinstance(plot_attribution(picture, SCORES, WORDS, WORD_SCORES, "title"), Figure)
 
 
-@pytest.mark.parametrize("stem", ["07_topic", "07_topic.v2"])
-def test_saved_figure_is_the_same_each_time(picture, tmp_path, stem):
-    frame = pd.DataFrame({"word": WORDS, "score": WORD_SCORES / 3})
-    contents = []
-    for figure in [plot_attribution(picture, SCORES, WORDS, WORD_SCORES, "title") for _ in range(2)]:
-        for _ in range(2):  # the same figure again, and one that was drawn anew
-            save_figure(figure, frame, tmp_path / "figures" / stem)
-            contents.append([path.read_bytes() for path in sorted((tmp_path / "figures").iterdir())])
-    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
-        f"{stem}.{ending}" for ending in ("csv", "pdf", "png")
-    ]
-    assert all(content == contents[0] for content in contents)
-    assert contents[0][0].decode().splitlines()[:3] == ["word,score", "a,0.0333333", "cat,0.133333"]
-    assert contents[0][1].startswith(b"%PDF")
-    assert b"CreationDate" not in contents[0][1]
-    saved = Image.open(tmp_path / "figures" / f"{stem}.png")
-    assert saved.size[0] == round(300 * WIDTH)
-    assert saved.info["dpi"] == pytest.approx((300, 300), rel=1e-3)
+def test_saved_figure_is_the_same_each_time(picture, tmp_path, subtests):
+    for number, stem in enumerate(["07_topic", "07_topic.v2"]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with subtests.test(stem):
+            frame = pd.DataFrame({"word": WORDS, "score": WORD_SCORES / 3})
+            contents = []
+            for figure in [plot_attribution(picture, SCORES, WORDS, WORD_SCORES, "title") for _ in range(2)]:
+                for _ in range(2):  # the same figure again, and one that was drawn anew
+                    save_figure(figure, frame, folder / "figures" / stem)
+                    contents.append([path.read_bytes() for path in sorted((folder / "figures").iterdir())])
+            assert sorted(path.name for path in (folder / "figures").iterdir()) == [
+                f"{stem}.{ending}" for ending in ("csv", "pdf", "png")
+            ]
+            assert all(content == contents[0] for content in contents)
+            assert contents[0][0].decode().splitlines()[:3] == ["word,score", "a,0.0333333", "cat,0.133333"]
+            assert contents[0][1].startswith(b"%PDF")
+            assert b"CreationDate" not in contents[0][1]
+            saved = Image.open(folder / "figures" / f"{stem}.png")
+            assert saved.size[0] == round(300 * WIDTH)
+            assert saved.info["dpi"] == pytest.approx((300, 300), rel=1e-3)
 
 
 def test_a_saved_picture_has_its_colours(tmp_path):

@@ -115,11 +115,13 @@ def test_the_readme_names_every_notebook():
         assert path.stem in readme
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "data/README.md", "data/mini_clip/README.md", "docs"])
-def test_every_link_of_the_pages_leads_somewhere(page):
-    for path in (ROOT / page).glob("*.md") if page == "docs" else [ROOT / page]:
-        for link in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
-            assert (path.parent / link).exists(), (path.name, link)
+def test_every_link_of_the_pages_leads_somewhere(subtests):
+    cases = ["README.md", "CONTRIBUTING.md", "data/README.md", "data/mini_clip/README.md", "docs"]
+    for page in cases:
+        with subtests.test(page):
+            for path in (ROOT / page).glob("*.md") if page == "docs" else [ROOT / page]:
+                for link in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+                    assert (path.parent / link).exists(), (path.name, link)
 
 
 def test_the_runner_stays_small():

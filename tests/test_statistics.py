@@ -10,33 +10,27 @@ from scipy.stats import binomtest, wilcoxon
 from nib.metrics import bootstrap_interval, compare, holm, summarise
 
 
-def test_interval_of_known_data():
+def test_intervals_of_known_values():
     values = np.random.default_rng(0).normal(3, 2, 400)
     low, high = bootstrap_interval(values)
     half = 1.96 * values.std() / np.sqrt(400)
     assert low == pytest.approx(values.mean() - half, abs=0.15 * half)
     assert high == pytest.approx(values.mean() + half, abs=0.15 * half)
 
-
-def test_interval_of_shares_stays_within_them():
     low, high = bootstrap_interval([0, 1, 1, 1])
     assert 0 <= low < 0.75 < high <= 1
 
-
-def test_interval_repeats_and_depends_on_the_seed():
     values = np.arange(20.0) ** 2
     assert bootstrap_interval(values) == bootstrap_interval(values)
     assert bootstrap_interval(values) != bootstrap_interval(values, seed=1)
 
-
-def test_interval_of_one_value_throughout():
     assert bootstrap_interval([2.5, 2.5, 2.5]) == (2.5, 2.5)
 
 
-@pytest.mark.parametrize("values", [[], [1.0], [1.0, np.nan], [1.0, np.inf], [[1.0, 2.0], [3.0, 4.0]]])
-def test_values_without_an_interval(values):
-    with pytest.raises(ValueError, match="at least 2 finite numbers"):
-        bootstrap_interval(values)
+def test_values_without_an_interval(subtests):
+    for values in [[], [1.0], [1.0, np.nan], [1.0, np.inf], [[1.0, 2.0], [3.0, 4.0]]]:
+        with subtests.test(str(values)), pytest.raises(ValueError, match="at least 2 finite numbers"):
+            bootstrap_interval(values)
 
 
 def table(rows, columns=("dataset", "method", "id", "value")):
@@ -70,22 +64,21 @@ def test_summary_by_hand():
     assert summary.loc[1:, ["low", "high"]].isna().all(axis=None)  # one value has no interval
 
 
-def test_summary_keeps_groups_with_a_missing_entry_and_of_numbers():
+def test_summary_keeps_its_columns_and_groups_with_a_missing_entry():
     rows = [("nib", 9.0, 1.0), ("none", np.nan, 2.0), ("nib", 9.0, 3.0), ("none", np.nan, 4.0), ("nib", 3.0, 5.0)]
     summary = summarise(table(rows, ["method", "layer", "value"]), ["method", "layer"])
     assert summary["n"].tolist() == [2, 2, 1]
     assert summary["mean"].tolist() == [2, 3, 5]
     assert summary["layer"].isna().tolist() == [False, True, False]
 
-
-def test_summary_of_nothing_has_its_columns():
     assert list(summarise(table([]), ["method"])) == ["method", "n", "mean", "low", "high"]
 
 
-@pytest.mark.parametrize(("by", "missing"), [(["colour"], "colour"), (["method", "layer", "beta"], "beta, layer")])
-def test_summary_needs_its_columns(by, missing):
-    with pytest.raises(KeyError, match=f"no column {missing}; it has dataset, method, id, value"):
-        summarise(table([("scenes", "nib", "0", 1.0)]), by)
+def test_summary_needs_its_columns(subtests):
+    for by, missing in [(["colour"], "colour"), (["method", "layer", "beta"], "beta, layer")]:
+        message = f"no column {missing}; it has dataset, method, id, value"
+        with subtests.test(str(by)), pytest.raises(KeyError, match=message):
+            summarise(table([("scenes", "nib", "0", 1.0)]), by)
 
 
 def pairs_of(method, values, dataset="scenes", first=0):
@@ -132,20 +125,21 @@ def shares(both, gained, lost, neither, hit=100.0):
     return table(pairs_of("nib", nib) + pairs_of("rise", rise)).assign(metric="image_increase")
 
 
-@pytest.mark.parametrize("by", [["dataset"], ["dataset", "metric"]])
-def test_shares_are_compared_on_the_pairs_that_differ(by):
-    # Newcombe (1998), "Interval estimation for the difference between independent proportions: paired data",
-    # method 10 of 36, 12, 2, 0: 0.0569 to 0.3404. McNemar: 12 of 14 heads, 2 * (1 + 14 + 91) / 2^14.
-    (row,) = compare(shares(36, 12, 2, 0), by).to_dict("records")
-    assert row["p"] == pytest.approx(2 * (1 + 14 + 91) / 2**14)
-    assert (row["n"], row["difference"]) == (50, 20)
-    assert (row["low"], row["high"]) == pytest.approx((5.69, 34.04), abs=0.01)
-    (row,) = compare(shares(20, 3, 9, 68), by).to_dict("records")
-    assert row["p"] == binomtest(3, 12).pvalue
-    assert row["low"] < row["difference"] == -6 < row["high"]
+def test_shares_are_compared_on_the_pairs_that_differ(subtests):
+    for by in [["dataset"], ["dataset", "metric"]]:
+        with subtests.test(str(by)):
+            # Newcombe (1998), "Interval estimation for the difference between independent proportions: paired data",
+            # method 10 of 36, 12, 2, 0: 0.0569 to 0.3404. McNemar: 12 of 14 heads, 2 * (1 + 14 + 91) / 2^14.
+            (row,) = compare(shares(36, 12, 2, 0), by).to_dict("records")
+            assert row["p"] == pytest.approx(2 * (1 + 14 + 91) / 2**14)
+            assert (row["n"], row["difference"]) == (50, 20)
+            assert (row["low"], row["high"]) == pytest.approx((5.69, 34.04), abs=0.01)
+            (row,) = compare(shares(20, 3, 9, 68), by).to_dict("records")
+            assert row["p"] == binomtest(3, 12).pvalue
+            assert row["low"] < row["difference"] == -6 < row["high"]
 
 
-def test_a_small_difference_of_shares_is_found_where_ranks_do_not_find_it():
+def test_shares_that_never_or_seldom_differ():
     values = shares(100, 35, 15, 350)  # one pair in ten differs
     (row,) = compare(values, ["dataset"]).to_dict("records")
     pivot = values.pivot(index="id", columns="method", values="value")
@@ -153,8 +147,6 @@ def test_a_small_difference_of_shares_is_found_where_ranks_do_not_find_it():
     assert row["low"] > 0
     assert wilcoxon(pivot["rise"] - pivot["nib"], zero_method="zsplit").pvalue > 0.1
 
-
-def test_shares_that_never_differ():
     for both in (0, 4):  # none is hit, and some are
         values = shares(both, 0, 0, 40 - both)
         (row,) = compare(values, ["metric"]).to_dict("records")
@@ -162,19 +154,18 @@ def test_shares_that_never_differ():
         assert row["low"] == -row["high"] < 0  # 40 pairs do not settle that there is no difference
 
 
-@pytest.mark.parametrize(("hits", "n"), [(0, 40), (3, 40), (40, 40)])
-def test_interval_of_shares_is_wilsons(hits, n):
-    values = table(pairs_of("nib", [100.0] * hits + [0.0] * (n - hits))).assign(metric="text_increase")
-    z = 1.959964
-    middle, half = (hits + z**2 / 2) / (n + z**2), z / (n + z**2) * np.sqrt(hits * (n - hits) / n + z**2 / 4)
-    (row,) = summarise(values, ["metric"]).to_dict("records")
-    assert (row["low"], row["high"]) == pytest.approx((100 * (middle - half), 100 * (middle + half)), abs=1e-4)
-    if hits:
-        (row,) = summarise(values.assign(value=values["value"] / 100), ["method"]).to_dict("records")
-        assert (row["low"], row["high"]) == pytest.approx((middle - half, middle + half), abs=1e-6)
+def test_interval_of_shares_is_wilsons_and_a_drop_is_no_share(subtests):
+    for hits, n in [(0, 40), (3, 40), (40, 40)]:
+        with subtests.test(f"{hits}, {n}"):
+            values = table(pairs_of("nib", [100.0] * hits + [0.0] * (n - hits))).assign(metric="text_increase")
+            z = 1.959964
+            middle, half = (hits + z**2 / 2) / (n + z**2), z / (n + z**2) * np.sqrt(hits * (n - hits) / n + z**2 / 4)
+            (row,) = summarise(values, ["metric"]).to_dict("records")
+            assert (row["low"], row["high"]) == pytest.approx((100 * (middle - half), 100 * (middle + half)), abs=1e-4)
+            if hits:
+                (row,) = summarise(values.assign(value=values["value"] / 100), ["method"]).to_dict("records")
+                assert (row["low"], row["high"]) == pytest.approx((middle - half, middle + half), abs=1e-6)
 
-
-def test_a_drop_of_zero_throughout_is_no_share():
     values = table(pairs_of("none", [0.0] * 40)).assign(metric="text_drop")
     (row,) = summarise(values, ["metric"]).to_dict("records")
     assert (row["low"], row["high"]) == (0, 0)
@@ -201,12 +192,6 @@ def test_comparison_is_corrected_for_all_its_rows():
     assert result["p_holm"][smallest] == 4 * result["p"][smallest]
 
 
-def test_methods_that_never_differ():
-    rows = pairs_of("nib", [1.0, 2, 3]) + pairs_of("none", [1.0, 2, 3])
-    (row,) = compare(table(rows), ["dataset"]).to_dict("records")
-    assert (row["n"], row["difference"], row["low"], row["high"], row["p"]) == (3, 0, 0, 0, 1)
-
-
 def test_comparison_within_groups_on_the_pairs_that_both_have():
     rows = pairs_of("nib", [1.0, 2, 3, np.nan]) + pairs_of("rise", [2.0, 4, 9], first=1)
     rows += pairs_of("none", [0.0, 0, 0], "aerial") + pairs_of("nib", [5.0, 6, 7], "aerial")
@@ -218,14 +203,16 @@ def test_comparison_within_groups_on_the_pairs_that_both_have():
         ["aerial", "none", 3, -6],
     ]
 
+    rows = pairs_of("nib", [1.0, 2, 3]) + pairs_of("none", [1.0, 2, 3])
+    (row,) = compare(table(rows), ["dataset"]).to_dict("records")
+    assert (row["n"], row["difference"], row["low"], row["high"], row["p"]) == (3, 0, 0, 0, 1)
 
-def test_another_column_and_reference():
+
+def test_another_column_and_a_reference_that_must_be_there():
     rows = [("released", "0", 1.0), ("released", "1", 2.0), ("paper", "0", 4.0), ("paper", "1", 6.0)]
     values = table(rows, ["protocol", "id", "value"]).assign(metric="text_drop")
     (row,) = compare(values, ["metric"], column="protocol", reference="paper").to_dict("records")
     assert (row["metric"], row["protocol"], row["difference"]) == ("text_drop", "released", -3.5)
 
-
-def test_reference_must_be_there():
     with pytest.raises(ValueError, match=r"the reference must be one of \['m2ib', 'rise'\], got 'nib'"):
         compare(table(pairs_of("rise", [1.0, 2]) + pairs_of("m2ib", [1.0, 2])), ["dataset"])

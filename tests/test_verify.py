@@ -11,13 +11,14 @@ from benchmarks.families import FAMILIES, build
 from nib.verify import main, verify
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_passes(family):
-    clip = build(family)
-    rows = verify(clip, n_steps=3)
-    assert not [row for row in rows if not row["passed"]]
-    assert len(rows) >= 17
-    assert clip.dtype == torch.float64
+def test_every_family_passes(subtests):
+    for family in FAMILIES:
+        with subtests.test(family):
+            clip = build(family)
+            rows = verify(clip, n_steps=3)
+            assert not [row for row in rows if not row["passed"]]
+            assert len(rows) >= 17
+            assert clip.dtype == torch.float64
 
 
 def break_scale(clip):
@@ -37,15 +38,16 @@ def break_mask(clip):
     clip.text.batched = ()
 
 
-@pytest.mark.parametrize("fault", [break_scale, break_pooling, break_blocks, break_mask])
-def test_a_tower_that_is_not_the_models_fails(fault):
-    clip = build("altclip" if fault is break_mask else "clip", "large")
-    fault(clip)
-    try:
-        rows = verify(clip, n_steps=2)
-    except RuntimeError:  # masks that do not fit the batch
-        return
-    assert [row for row in rows if not row["passed"]]
+def test_a_tower_that_is_not_the_models_fails(subtests):
+    for fault in [break_scale, break_pooling, break_blocks, break_mask]:
+        with subtests.test(fault.__name__):
+            clip = build("altclip" if fault is break_mask else "clip", "large")
+            fault(clip)
+            try:
+                rows = verify(clip, n_steps=2)
+            except RuntimeError:  # masks that do not fit the batch
+                continue
+            assert [row for row in rows if not row["passed"]]
 
 
 def test_a_model_without_tokenizer_is_checked_with_ids():
@@ -63,23 +65,25 @@ def test_the_command_prints_a_table_and_says_how_it_went(model_folder, tmp_path,
     assert "no model at" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
+def test_broken_weights_are_named(model_folder, tmp_path, capsys, subtests):
+    cases = [
         (lambda state: state | {"logit_scale": torch.tensor(float("nan"))}, "must be finite.*logit_scale"),
         (lambda state: {k: v for k, v in state.items() if ".layers.2." not in k}, r"missing: .*layers\.2"),
         (lambda state: state | {"another.weight": torch.zeros(1)}, r"not of this model: another\.weight"),
-    ],
-    ids=["NaN", "missing block", "extra"],
-)
-def test_broken_weights_are_named(model_folder, tmp_path, capsys, change, message):
-    for file in model_folder.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    save_file(change(load_file(model_folder / "model.safetensors")), tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match=message):
-        nib.load(tmp_path)
-    assert main([str(tmp_path)]) == 1
-    assert "ValueError" in capsys.readouterr().err
+    ]
+    for number, (change, message) in enumerate(cases):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with subtests.test(message):
+            for file in model_folder.iterdir():
+                (folder / file.name).write_bytes(file.read_bytes())
+            save_file(
+                change(load_file(model_folder / "model.safetensors")), folder / "model.safetensors", {"format": "pt"}
+            )
+            with pytest.raises(ValueError, match=message):
+                nib.load(folder)
+            assert main([str(folder)]) == 1
+            assert "ValueError" in capsys.readouterr().err
 
 
 def test_missing_weights_may_be_random_where_that_is_asked_for(model_folder, tmp_path):

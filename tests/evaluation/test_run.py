@@ -139,20 +139,23 @@ def parameters_of(method):
     return {name: value for name, value in small.items() if name in signature(nib.METHODS[method]).parameters}
 
 
-@pytest.mark.parametrize("method", sorted(nib.METHODS))
-def test_all_but_nib_explain_a_text_against_its_own_picture(clip, pairs, method):
+def test_all_but_nib_explain_a_text_against_its_own_picture(clip, pairs, subtests):
     protocols = ["released", "released_own"]
-    frame = quiet(clip, pairs, [{"method": method, **parameters_of(method)}], protocols)
     arguments = prepare(clip, pairs)
-    values = confidence(clip, *arguments, nib.METHODS[method](clip, *arguments, **parameters_of(method)), "released")
     ids = [row["id"] for row in pairs]
-    own = [to_table(ids, values, method=method, protocol=protocol) for protocol in protocols]
-    if method == "nib":
-        assert_same_values(frame[frame["protocol"] == "released_own"], own[1])
-        text = (frame["metric"] == "text_drop") & (frame["protocol"] == "released")
-        assert not np.allclose(frame[text]["value"], values["text_drop"])
-    else:
-        assert_same_values(frame, pd.concat(own))
+    for method in sorted(nib.METHODS):
+        with subtests.test(method):
+            parameters = parameters_of(method)
+            frame = quiet(clip, pairs, [{"method": method, **parameters}], protocols)
+            scores = nib.METHODS[method](clip, *arguments, **parameters)
+            values = confidence(clip, *arguments, scores, "released")
+            own = [to_table(ids, values, method=method, protocol=protocol) for protocol in protocols]
+            if method == "nib":
+                assert_same_values(frame[frame["protocol"] == "released_own"], own[1])
+                text = (frame["metric"] == "text_drop") & (frame["protocol"] == "released")
+                assert not np.allclose(frame[text]["value"], values["text_drop"])
+            else:
+                assert_same_values(frame, pd.concat(own))
 
 
 def test_both_protocols_share_what_they_do_not_touch(clip, pairs):
@@ -213,12 +216,6 @@ def test_completeness_is_what_the_method_says(clip, pairs):
     for name in SUMS:
         values = frame[frame["metric"] == name]["value"]
         np.testing.assert_allclose(values, [getattr(result, name) for result in results], atol=1e-10)
-
-
-def test_masks_may_be_pictures(clip, pairs):
-    pictures = [row | {"masks": Image.fromarray(row["masks"])} for row in pairs]
-    first, second = (quiet(clip, rows, ["center"], metrics=["localisation"]) for rows in (pairs, pictures))
-    assert_frame_equal(first, second)
 
 
 def test_columns_and_order(clip, pairs):
@@ -282,25 +279,29 @@ def test_true_mask_is_a_control_where_masks_are_known(clip, pairs):
     assert not found["metric"].str.startswith("text").any()  # it says nothing of the text
 
 
-def test_ids_may_be_numbers(clip, pairs):
-    frame = quiet(clip, [row | {"id": index} for index, row in enumerate(pairs)], ["none"])
-    assert frame["id"][:5].tolist() == ["0", "1", "2", "3", "4"]
-
-
-def test_takes_a_data_set(clip, pairs):
+def test_pairs_may_be_a_data_set_with_masks_as_pictures_and_numbers_as_ids(clip, pairs):
     rows = [row | {"masks": Image.fromarray(row["masks"])} for row in pairs]
     data = datasets.Dataset.from_list(rows)
     assert_frame_equal(quiet(clip, data, [NIB], BOTH, metrics=CHEAP), quiet(clip, pairs, [NIB], BOTH, metrics=CHEAP))
 
+    pictures = [row | {"masks": Image.fromarray(row["masks"])} for row in pairs]
+    first, second = (quiet(clip, rows, ["center"], metrics=["localisation"]) for rows in (pairs, pictures))
+    assert_frame_equal(first, second)
 
-@pytest.mark.parametrize("n_shards", [2, 3, 5])
-def test_shards_make_the_whole(clip, pairs, n_shards, tmp_path):
+    frame = quiet(clip, [row | {"id": index} for index, row in enumerate(pairs)], ["none"])
+    assert frame["id"][:5].tolist() == ["0", "1", "2", "3", "4"]
+
+
+def test_shards_make_the_whole(clip, pairs, subtests):
     options = dict(methods=[NIB, "random", {"method": "chefer", "start_layer": 2}], protocol=BOTH, batch_size=2)
     whole = quiet(clip, pairs, **options)
-    shards = [quiet(clip, pairs, **options, shard=(index, n_shards)) for index in range(n_shards)]
-    assert [shard["id"].nunique() for shard in shards] == {2: [3, 2], 3: [2, 2, 1], 5: [2, 2, 1, 0, 0]}[n_shards]
-    assert_frame_equal(in_order(pd.concat(shards)), in_order(whole), check_exact=True)
-    assert_frame_equal(shards[-1].iloc[:0], whole.iloc[:0])  # no batch: no rows, but the columns and their types
+    for rows in ([3, 2], [2, 2, 1], [2, 2, 1, 0, 0]):
+        with subtests.test(str(rows)):
+            shards = [quiet(clip, pairs, **options, shard=(index, len(rows))) for index in range(len(rows))]
+            assert [shard["id"].nunique() for shard in shards] == rows
+            assert_frame_equal(in_order(pd.concat(shards)), in_order(whole), check_exact=True)
+            # Without a batch there are no rows, but the columns and their types.
+            assert_frame_equal(shards[-1].iloc[:0], whole.iloc[:0])
 
 
 def test_parts_of_shards_serve_the_whole(clip, pairs, tmp_path, calls):
@@ -375,17 +376,20 @@ CHANGED = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGED)
-def test_parts_of_other_work_are_not_read(clip, pairs, tmp_path, change):
-    options = dict(methods=[NIB], metrics=CHEAP, output=tmp_path)
-    first = quiet(clip, pairs[:2], **options)
-    changes = dict(CHANGED[change])
-    rows = [changes.pop("change", dict)(row) for row in pairs[: changes.get("batch_size", 2)]]
-    options |= changes
-    found = quiet(clip, rows, **options)
-    assert_frame_equal(found, quiet(clip, rows, **options | {"output": None}), check_exact=True)
-    assert not found.equals(first)
-    assert len(list(tmp_path.iterdir())) == 2
+def test_parts_of_other_work_are_not_read(clip, pairs, tmp_path, subtests):
+    for number, change in enumerate(CHANGED):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with subtests.test(change):
+            options = dict(methods=[NIB], metrics=CHEAP, output=folder)
+            first = quiet(clip, pairs[:2], **options)
+            changes = dict(CHANGED[change])
+            rows = [changes.pop("change", dict)(row) for row in pairs[: changes.get("batch_size", 2)]]
+            options |= changes
+            found = quiet(clip, rows, **options)
+            assert_frame_equal(found, quiet(clip, rows, **options | {"output": None}), check_exact=True)
+            assert not found.equals(first)
+            assert len(list(folder.iterdir())) == 2
 
 
 def test_parts_of_other_masks_are_not_read(clip, pairs, tmp_path):
@@ -541,15 +545,18 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_errors_come_before_any_work(clip, pairs, tmp_path, calls, case):
-    options, error, message = WRONG[case]
-    options = dict(methods=[NIB], batch_size=2, pairs=list) | options
-    rows = options.pop("pairs")(pairs)
-    with pytest.raises(error, match=message):
-        quiet(clip, rows, **options, output=tmp_path)
-    assert not any(calls.values())
-    assert not list(tmp_path.iterdir())
+def test_errors_come_before_any_work(clip, pairs, tmp_path, calls, subtests):
+    for number, case in enumerate(WRONG):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with subtests.test(case):
+            options, error, message = WRONG[case]
+            options = dict(methods=[NIB], batch_size=2, pairs=list) | options
+            rows = options.pop("pairs")(pairs)
+            with pytest.raises(error, match=message):
+                quiet(clip, rows, **options, output=folder)
+            assert not any(calls.values())
+            assert not list(folder.iterdir())
 
 
 def test_a_data_set_without_the_columns(clip):
@@ -611,17 +618,12 @@ def test_a_metric_of_ones_own(clip, pairs, tmp_path, monkeypatch):
         quiet(clip, pairs, [NIB], metrics=["positive"], output=tmp_path)
 
 
-@pytest.mark.parametrize(
-    "found",
-    [{"other": torch.ones(5)}, {"positive": torch.ones(1)}, {"positive": [1.0] * 5}],
-    ids=["name", "size", "type"],
-)
-def test_what_a_metric_must_give(clip, pairs, found, monkeypatch):
-    monkeypatch.setitem(METRICS, "positive", Metric({"positive": Value(True)}, lambda case: found))
-    with pytest.raises(ValueError, match=r"must give tensors \(5,\) named \['positive'\]"):
-        quiet(clip, pairs, [NIB], metrics=["positive"])
+def test_what_a_metric_must_give_and_may_need(clip, pairs, monkeypatch, subtests):
+    for found in ({"other": torch.ones(5)}, {"positive": torch.ones(1)}, {"positive": [1.0] * 5}):
+        with subtests.test(str(found)), monkeypatch.context() as patch:
+            patch.setitem(METRICS, "positive", Metric({"positive": Value(True)}, lambda case, found=found: found))
+            with pytest.raises(ValueError, match=r"must give tensors \(5,\) named \['positive'\]"):
+                quiet(clip, pairs, [NIB], metrics=["positive"])
 
-
-def test_what_a_metric_may_need():
     with pytest.raises(ValueError, match=r"needs must be one of .* got 'mask'"):
         Metric({"positive": Value(True)}, count_positive, needs="mask")

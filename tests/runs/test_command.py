@@ -151,48 +151,52 @@ def test_a_scheduler_that_is_not_there_is_named(call, monkeypatch, capsys):
     assert "tcp://127.0.0.1:9" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
+def test_wrong_arguments_are_refused(call, capsys, subtests):
+    cases = [
         *("--workers 0", "--retries -1", "--timeout 0", "--timeout nan", "--workers 1 --scheduler x"),
         *("--scheduler localhost", "--scheduler tcp://127.0.0.1:notaport", "--scheduler :8786"),
         *("--in-place --grid x", "notebooks/x.ipynb", "--profile paper", "-p rows 3", "-p rows"),
-    ],
-)
-def test_wrong_arguments_are_refused(call, wrong, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        call(*wrong.split())
-    assert "error: " in capsys.readouterr().err
+    ]
+    for wrong in cases:
+        with subtests.test(wrong):
+            with pytest.raises(SystemExit, match="2"):
+                call(*wrong.split())
+            assert "error: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("given", "gpus", "cores", "memory", "started"),
-    [
+def started(call, patch, given, gpus, cores, memory):
+    """Start five runs on a machine, and return with how many workers and which GPUs."""
+    seen = {}
+
+    @contextmanager
+    def connect(scheduler, workers):
+        yield seen.update(workers=workers)
+
+    def sweep(client, runs, *rest, gpus, **options):
+        seen.update(gpus=gpus)
+        return {run.name: "done" for run in runs}
+
+    patch.setattr(command, "connect", connect)
+    patch.setattr(command, "sweep", sweep)
+    patch.setattr(command, "list_gpus", lambda: gpus)
+    patch.setattr(command, "CPU_COUNT", cores)
+    patch.setattr(command, "MEMORY_LIMIT", memory)
+    call(*given, axes={"rows": [1, 2, 3, 4, 5]})
+    return seen
+
+
+def test_as_many_workers_are_started_as_there_are_gpus_or_cores(call, monkeypatch, subtests):
+    cases = [
         ([], ["0", "1"], 64, 2**40, 2),  # one GPU a worker
         ([], [], 2, 2**40, 2),
         ([], [], 64, 8 * 2**30, 4),  # 2 GiB a run
         ([], [], 64, 2**30, 1),
         (["--workers", "3"], ["0"], 64, 2**40, 3),
         (["--workers", "30"], [], 64, 2**40, 5),  # no more than runs
-    ],
-)
-def test_as_many_workers_are_started_as_there_are_gpus_or_cores(call, monkeypatch, given, gpus, cores, memory, started):
-    seen = {}
-
-    def done(runs):
-        return {run.name: "done" for run in runs}
-
-    @contextmanager
-    def connect(scheduler, workers):
-        yield seen.update(workers=workers)
-
-    monkeypatch.setattr(command, "connect", connect)
-    monkeypatch.setattr(command, "sweep", lambda *given, gpus, **_: seen.update(gpus=gpus) or done(given[1]))
-    monkeypatch.setattr(command, "list_gpus", lambda: gpus)
-    monkeypatch.setattr(command, "CPU_COUNT", cores)
-    monkeypatch.setattr(command, "MEMORY_LIMIT", memory)
-    call(*given, axes={"rows": [1, 2, 3, 4, 5]})
-    assert seen == {"workers": started, "gpus": gpus}
+    ]
+    for *machine, workers in cases:
+        with subtests.test(str(machine)), monkeypatch.context() as patch:
+            assert started(call, patch, *machine) == {"workers": workers, "gpus": machine[1]}
 
 
 def test_a_run_delivers_its_figures_and_its_outputs(notebook, tmp_path, monkeypatch):

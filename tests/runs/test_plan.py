@@ -38,25 +38,19 @@ def test_a_grid_is_the_product_of_its_axes_in_order(read, notebook):
     assert runs[0].settings.items() >= {"factor": 1.0, "do": "work", "shard": [0, 1], "anything": None}.items()
     assert not {"output", "figures_dir"} & set(runs[0].settings)
 
-
-def test_a_grid_without_axes_is_one_run(read):
     assert [run.parameters for run in read("")] == [{}]
     assert [run.parameters for run in read("axes:\nparameters:\n")] == [{}]
 
 
-def test_lists_of_zip_go_together(read):
+def test_an_axis_may_be_zipped_sharded_or_hold_lists_mappings_and_null(read):
     runs = read("axes:\n  zip: {rows: [1, 2], label: [a, b]}\n  factor: [3]")
     found = [(run.parameters["rows"], run.parameters["label"], run.parameters["factor"]) for run in runs]
     assert found == [(1, "a", 3.0), (2, "b", 3.0)]
 
-
-def test_shards_are_all_of_n(read):
     runs = read("axes: {shard: {of: 3}, factor: [1e-3, 2]}")
     assert [run.parameters["shard"] for run in runs] == [[0, 3], [0, 3], [1, 3], [1, 3], [2, 3], [2, 3]]
     assert runs[0].parameters["factor"] == 0.001
 
-
-def test_lists_mappings_and_null_are_values_too(read):
     runs = read("axes:\n  names: [[a], [a, b]]\n  options: [{m2ib: {beta: 1e-2}}]\n  anything: [null, 1, x]")
     assert len(runs) == 6
     assert runs[0].parameters["options"] == {"m2ib": {"beta": 0.01}}
@@ -106,12 +100,13 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("text", WRONG)
-def test_a_wrong_grid_is_refused(read, text):
-    with pytest.raises(ValueError, match=r"grid\.yaml") as caught:
-        read(text)
-    for part in WRONG[text]:
-        assert part in str(caught.value)
+def test_a_wrong_grid_is_refused(read, subtests):
+    for text in WRONG:
+        with subtests.test(text):
+            with pytest.raises(ValueError, match=r"grid\.yaml") as caught:
+                read(text)
+            for part in WRONG[text]:
+                assert part in str(caught.value)
 
 
 def test_a_missing_file_is_named(tmp_path, make_grid):
@@ -132,13 +127,7 @@ def test_a_missing_file_is_named(tmp_path, make_grid):
             read_grid(path)
 
 
-def test_a_notebook_must_take_what_a_sweep_sets(make_grid, notebook):
-    write_notebook(notebook, [CELLS[0].replace("output = None  # for the table", ""), *CELLS[1:]])
-    with pytest.raises(ValueError, match=r"tiny\.ipynb must declare output"):
-        read_grid(make_grid())
-
-
-def test_a_notebook_has_one_cell_of_parameters(make_grid, notebook):
+def test_a_notebook_has_one_cell_of_parameters_that_takes_what_a_sweep_sets(make_grid, notebook):
     """Papermill would set them behind the first, and the second set them back."""
     document = nbformat.read(notebook, as_version=4)
     document.cells[1].metadata["tags"] = ["parameters"]
@@ -146,13 +135,15 @@ def test_a_notebook_has_one_cell_of_parameters(make_grid, notebook):
     with pytest.raises(ValueError, match=r"tiny\.ipynb must have one cell tagged parameters, got 2"):
         read_grid(make_grid())
 
+    write_notebook(notebook, [CELLS[0].replace("output = None  # for the table", ""), *CELLS[1:]])
+    with pytest.raises(ValueError, match=r"tiny\.ipynb must declare output"):
+        read_grid(make_grid())
 
-def test_a_default_that_is_no_literal_takes_any_value(make_grid, notebook):
+
+def test_a_default_is_read_as_python_reads_it_or_takes_any_value(make_grid, notebook):
     write_notebook(notebook, [CELLS[0] + "\nhalf = 1 / 2  # computed", *CELLS[1:]])
     assert len(read_grid(make_grid({"half": ["x", 1]}))) == 2
 
-
-def test_a_default_is_read_as_python_reads_it(make_grid, notebook):
     write_notebook(notebook, [CELLS[0] + '\nhashed: str = "a # b"  # c', *CELLS[1:]])
     with pytest.raises(ValueError, match=r"must be str, as hashed = 'a # b' in tiny\.ipynb, got 1 \(int\)"):
         read_grid(make_grid({"hashed": [1]}))
@@ -221,14 +212,16 @@ def test_nothing_that_computes_imports_what_draws():
     assert uses <= {"__init__", "charts", "interaction", "result"}
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/grids/*.yaml")), ids=lambda path: path.stem)
-def test_a_grid_of_the_repository_is_read(path):
-    assert len(read_grid(path)) > 1
+def test_a_grid_of_the_repository_is_read(subtests):
+    for path in sorted(ROOT.glob("notebooks/grids/*.yaml")):
+        with subtests.test(path.stem):
+            assert len(read_grid(path)) > 1
 
 
-@pytest.mark.parametrize("profile", sorted(file.stem for file in PROFILES.glob("*.yaml")))
-def test_a_profile_sets_what_the_notebooks_declare(profile):
-    assert [run.notebook for run in read_profile(profile, NOTEBOOKS)] == list(map(str, NOTEBOOKS))
+def test_a_profile_sets_what_the_notebooks_declare(subtests):
+    for profile in sorted(file.stem for file in PROFILES.glob("*.yaml")):
+        with subtests.test(profile):
+            assert [run.notebook for run in read_profile(profile, NOTEBOOKS)] == list(map(str, NOTEBOOKS))
 
 
 def test_the_embedded_profile_is_the_notebooks_own_parameters():

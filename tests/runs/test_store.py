@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -113,16 +114,19 @@ def test_an_index_with_a_name_is_a_column(make_grid, publish):
     assert frame["id"].tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("other", [{"id": [1.5]}, {"id": [2**63 + 1]}, {"value": [1]}, {"id": [None]}])
-def test_large_whole_numbers_stay_what_they_are(make_grid, publish, other):
+def test_large_whole_numbers_stay_what_they_are(make_grid, publish, subtests):
     """Pandas makes floats of them beside floats, unsigned numbers and what is missing."""
     seeds, ids = [0, 2**63 - 1, 2**63], [2**53 + 1, -(2**60) - 1]
     runs = read_grid(make_grid({"anything": seeds}))
     first = {"id": ids, "time": pd.to_timedelta([2**60, 1])}
-    frame = collect(publish(runs, lambda anything, **_: pd.DataFrame(other if anything else first)))
-    assert frame["anything"].drop_duplicates().tolist() == seeds
-    assert frame["id"].tolist()[:2] == ids
-    assert frame["time"].dtype.kind == "m"
+    for number, other in enumerate([{"id": [1.5]}, {"id": [2**63 + 1]}, {"value": [1]}, {"id": [None]}]):
+        tables = dict(zip(seeds, [first, other, other]))
+        make_table = partial(lambda tables, anything, **_: pd.DataFrame(tables[anything]), tables)
+        with subtests.test(str(other)):
+            frame = collect(publish(runs, make_table, folder=str(number)))
+            assert frame["anything"].drop_duplicates().tolist() == seeds
+            assert frame["id"].tolist()[:2] == ids
+            assert frame["time"].dtype.kind == "m"
 
 
 def test_a_parameter_that_a_run_of_an_earlier_grid_was_not_given_has_its_default(make_grid, publish):

@@ -147,16 +147,17 @@ def test_a_folder_that_is_not_there_or_not_to_be_written_is_a_failure(tmp_path, 
     assert "NotADirectoryError" in fail(run, store)
 
 
-@pytest.mark.parametrize("left", [b"", b"PAR", b"PAR1 cut off"])
-def test_a_run_whose_table_is_damaged_is_done_again(store, make_run, monkeypatch, left):
-    run = make_run()
-    finish(run, store.folder)
-    (store.folder / run.name / "result.parquet").write_bytes(left)
-    assert not store.has(run.name)
-    monkeypatch.setattr(work, "_execute", lambda place, *_: (place / "result.parquet").write_bytes(b"PAR1") and "")
-    assert attempt(run, str(store.folder), "me") == "done"
-    assert store.has(run.name)
-    assert not list(store.failed.iterdir())
+def test_a_run_whose_table_is_damaged_is_done_again(store, make_run, monkeypatch, subtests):
+    for rows, left in enumerate([b"", b"PAR", b"PAR1 cut off"]):
+        with subtests.test(str(left)), monkeypatch.context() as patch:
+            run = make_run(rows=rows)
+            finish(run, store.folder)
+            (store.folder / run.name / "result.parquet").write_bytes(left)
+            assert not store.has(run.name)
+            patch.setattr(work, "_execute", lambda place, *_: (place / "result.parquet").write_bytes(b"PAR1") and "")
+            assert attempt(run, str(store.folder), "me") == "done"
+            assert store.has(run.name)
+            assert not list(store.failed.iterdir())
 
 
 def test_braces_in_a_path_are_no_parameters(tmp_path, notebook, monkeypatch):
@@ -247,20 +248,24 @@ def test_runs_begin_in_the_order_given(runs, store, cluster, monkeypatch):
     assert orders == [[run.name for run in runs[::-1]]]
 
 
-@pytest.mark.parametrize(("retries", "outcome", "tries"), [(0, "failure 1", 1), (1, "failure 2", 2), (2, "done", 3)])
-def test_a_failed_run_is_tried_again_so_many_times(runs, store, replace, cluster, retries, outcome, tries):
+def test_a_failed_run_is_tried_again_so_many_times(runs, store, replace, cluster, subtests):
+    first = {run.name for run in runs[::4]}
     calls = Counter()
 
     def attempt(run, **options):
         calls[run.name] += 1
-        if run.name == runs[0].name and calls[run.name] < 3:
+        if run.name in first and calls[run.name] < 3:
             raise Failed(f"failure {calls[run.name]}")
         return finish(run, **options)
 
     replace(attempt)
-    outcomes = sweep(cluster, runs, store, "me", retries=retries)
-    assert outcomes == dict.fromkeys((run.name for run in runs), "done") | {runs[0].name: outcome}
-    assert calls == Counter({runs[0].name: tries}) + Counter(run.name for run in runs[1:])
+    for retries, (outcome, tries) in enumerate([("failure 1", 1), ("failure 2", 2), ("done", 3)]):
+        with subtests.test(f"{retries} retries"):
+            calls.clear()
+            own = runs[4 * retries : 4 * retries + 4]
+            outcomes = sweep(cluster, own, store, "me", retries=retries)
+            assert outcomes == dict.fromkeys((run.name for run in own), "done") | {own[0].name: outcome}
+            assert calls == Counter({own[0].name: tries}) + Counter(run.name for run in own[1:])
 
 
 def test_what_a_worker_cannot_do_at_all_is_a_failed_run(runs, store, replace, cluster):

@@ -44,14 +44,18 @@ class TestSignedMass:
         assert [float(part) for part in signed_mass(scores, upper)] == [0.5, 0.25]
         assert [float(part) for part in signed_mass(scores, ~upper)] == [0.0, 0.25]
 
-    def test_masks_that_divide_the_picture_share_all_mass(self):
+        assert [float(part) for part in signed_mass(torch.zeros(1, 2, 2), torch.ones(1, 4, 4, dtype=bool))] == [0, 0]
+
+        with pytest.raises(ValueError, match="scores and masks"):
+            signed_mass(torch.zeros(2, 2, 2), torch.ones(1, 4, 4, dtype=bool))
+
+    def test_all_mass_is_shared_and_only_its_sign_matters(self):
         generator = torch.Generator().manual_seed(0)
         scores = torch.randn(4, 5, 5, generator=generator)
         regions = torch.randint(3, (4, 60, 60), generator=generator)
         total = sum(sum(signed_mass(scores, regions == region)) for region in range(3))
         torch.testing.assert_close(total, torch.ones(4, dtype=torch.float64))
 
-    def test_scale_does_not_matter_and_sign_changes_sides(self):
         scores = torch.randn(2, 5, 5, generator=torch.Generator().manual_seed(1))
         masks = torch.zeros(2, 30, 30, dtype=torch.bool)
         masks[:, 4:11, 7:20] = True
@@ -59,21 +63,13 @@ class TestSignedMass:
         for factor, expected in ((8.0, (positive, negative)), (-2.0, (negative, positive))):
             torch.testing.assert_close(signed_mass(factor * scores, masks), expected)
 
-    def test_a_map_without_mass_has_none(self):
-        assert [float(part) for part in signed_mass(torch.zeros(1, 2, 2), torch.ones(1, 4, 4, dtype=bool))] == [0, 0]
-
-    def test_refuses_shapes_that_do_not_fit(self):
-        with pytest.raises(ValueError, match="scores and masks"):
-            signed_mass(torch.zeros(2, 2, 2), torch.ones(1, 4, 4, dtype=bool))
-
 
 class TestChoosing:
-    def test_lowest_by_hand(self):
+    def test_lowest_by_hand_and_in_random_order_where_equal(self):
         scores = torch.tensor([[3.0, -1.0, 0.5, -2.0], [0.0, 1.0, torch.inf, torch.inf]])
         expected = [[False, True, False, True], [True, True, False, False]]
         assert lowest(scores, 2).tolist() == expected
 
-    def test_equal_scores_are_taken_in_random_order(self):
         flat = torch.zeros(1000, 4)
         flat[:, 3] = 1
         chosen = lowest(flat, 1)
@@ -82,7 +78,7 @@ class TestChoosing:
         assert torch.equal(chosen, lowest(flat, 1))
         assert not torch.equal(chosen, lowest(flat, 1, seed=1))
 
-    def test_random_sets_have_k_items_of_those_allowed(self):
+    def test_random_sets_have_k_items_of_those_allowed_and_depend_on_the_seed_alone(self):
         among = torch.tensor([[True, False, True, True], [True, True, True, True]])
         drawn = at_random(among, 3, n_draws=200)
         assert drawn.shape == (2, 200, 4)
@@ -90,47 +86,46 @@ class TestChoosing:
         assert drawn[0].all(0).tolist() == among[0].tolist()
         assert drawn[1].float().mean(0).sub(0.75).abs().max() < 0.1
 
-    def test_draws_depend_on_the_seed_and_on_no_later_row(self):
         among = torch.ones(3, 25, dtype=torch.bool)
         drawn = at_random(among, 4)
         assert torch.equal(drawn[:2], at_random(among[:2], 4))
         assert not torch.equal(drawn, at_random(among, 4, seed=1))
         assert not torch.equal(drawn[0], drawn[1])
 
-    @pytest.mark.parametrize("k", [0, 5, 1.5])
-    def test_refuse_k_out_of_range(self, k):
-        with pytest.raises(ValueError, match="k must be"):
-            lowest(torch.zeros(2, 4), k)
-        with pytest.raises(ValueError, match="k must be"):
-            at_random(torch.ones(2, 4, dtype=torch.bool), k)
+    def test_refuse_what_is_out_of_range(self, subtests):
+        for k in [0, 5, 1.5]:
+            with subtests.test(str(k)):
+                with pytest.raises(ValueError, match="k must be"):
+                    lowest(torch.zeros(2, 4), k)
+                with pytest.raises(ValueError, match="k must be"):
+                    at_random(torch.ones(2, 4, dtype=torch.bool), k)
 
-    @pytest.mark.parametrize("value", [torch.nan, -torch.inf])
-    def test_lowest_refuses_what_cannot_be_ordered(self, value):
-        with pytest.raises(ValueError, match="NaN or -inf"):
-            lowest(torch.tensor([[0.0, value]]), 1)
+        for value in [torch.nan, -torch.inf]:
+            with subtests.test(str(value)), pytest.raises(ValueError, match="NaN or -inf"):
+                lowest(torch.tensor([[0.0, value]]), 1)
 
-    def test_at_random_refuses_no_draws(self):
         with pytest.raises(ValueError, match="n_draws must be"):
             at_random(torch.ones(2, 4, dtype=torch.bool), 1, n_draws=0)
 
 
 class TestPatchRemoval:
-    @pytest.mark.parametrize("size", [(60, 60), (65, 74)], ids=["own size", "other size with a rest"])
-    def test_mean_colour_is_a_plain_loop(self, clip, tokens, size):
-        height, width = size
-        generator = torch.Generator().manual_seed(2)
-        pixel_values = torch.randn(3, 3, height, width, generator=generator, dtype=torch.float64)
-        grid = height // 12, width // 12
-        removed = torch.rand(3, 2, *grid, generator=generator) < 0.2
-        found = patch_removal(clip, pixel_values, **tokens, removed=removed)
-        for pair in range(3):
-            text = tokens["input_ids"][pair], tokens["attention_mask"][pair]
-            for which in range(2):
-                painted = pixel_values[pair].clone()
-                for row, column in removed[pair, which].nonzero().tolist():
-                    painted[:, 12 * row : 12 * row + 12, 12 * column : 12 * column + 12] = 0
-                expected = similarity(clip, painted, *text) - similarity(clip, pixel_values[pair], *text)
-                assert float(found[pair, which]) == pytest.approx(expected, abs=1e-12)
+    def test_mean_colour_is_a_plain_loop(self, clip, tokens, subtests):
+        for size in [(60, 60), (65, 74)]:
+            with subtests.test(str(size)):
+                height, width = size
+                generator = torch.Generator().manual_seed(2)
+                pixel_values = torch.randn(3, 3, height, width, generator=generator, dtype=torch.float64)
+                grid = height // 12, width // 12
+                removed = torch.rand(3, 2, *grid, generator=generator) < 0.2
+                found = patch_removal(clip, pixel_values, **tokens, removed=removed)
+                for pair in range(3):
+                    text = tokens["input_ids"][pair], tokens["attention_mask"][pair]
+                    for which in range(2):
+                        painted = pixel_values[pair].clone()
+                        for row, column in removed[pair, which].nonzero().tolist():
+                            painted[:, 12 * row : 12 * row + 12, 12 * column : 12 * column + 12] = 0
+                        expected = similarity(clip, painted, *text) - similarity(clip, pixel_values[pair], *text)
+                        assert float(found[pair, which]) == pytest.approx(expected, abs=1e-12)
 
     def test_left_out_is_a_shorter_sequence(self, clip, pixel_values, tokens, removed):
         found = patch_removal(clip, pixel_values, **tokens, removed=removed, removal="left_out")
@@ -148,16 +143,18 @@ class TestPatchRemoval:
                 expected = after - similarity(clip, pixel_values[pair], *text)
                 assert float(found[pair, which]) == pytest.approx(expected, abs=1e-12)
 
-    @pytest.mark.parametrize("removal", REMOVALS)
-    def test_removing_nothing_changes_nothing(self, clip, pixel_values, tokens, removed, removal):
-        change = patch_removal(clip, pixel_values, **tokens, removed=removed & False, removal=removal)
-        torch.testing.assert_close(change, torch.zeros(3, 2, dtype=torch.float64), atol=1e-12, rtol=0)
+    def test_removing_nothing_changes_nothing(self, clip, pixel_values, tokens, removed, subtests):
+        for removal in REMOVALS:
+            with subtests.test(removal):
+                change = patch_removal(clip, pixel_values, **tokens, removed=removed & False, removal=removal)
+                torch.testing.assert_close(change, torch.zeros(3, 2, dtype=torch.float64), atol=1e-12, rtol=0)
 
-    @pytest.mark.parametrize("removal", REMOVALS)
-    def test_batches_do_not_matter(self, clip, pixel_values, tokens, removed, removal):
-        whole = patch_removal(clip, pixel_values, **tokens, removed=removed, removal=removal)
-        parts = patch_removal(clip, pixel_values, **tokens, removed=removed, removal=removal, batch_size=1)
-        torch.testing.assert_close(whole, parts, atol=1e-12, rtol=0)
+    def test_batches_do_not_matter(self, clip, pixel_values, tokens, removed, subtests):
+        for removal in REMOVALS:
+            with subtests.test(removal):
+                whole = patch_removal(clip, pixel_values, **tokens, removed=removed, removal=removal)
+                parts = patch_removal(clip, pixel_values, **tokens, removed=removed, removal=removal, batch_size=1)
+                torch.testing.assert_close(whole, parts, atol=1e-12, rtol=0)
 
     def test_refuses_what_does_not_fit(self, clip, pixel_values, tokens, removed):
         with pytest.raises(

@@ -59,13 +59,15 @@ def test_a_sweep_is_read_with_what_it_lacks(tmp_path, monkeypatch, capsys):
     assert "layer=3" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("profile", "kept", "found"), [("embedded", True, "kept"), ("embedded", False, "own"), ("paper", True, "own")]
-)
-def test_full_tables_are_of_the_embedded_model(tmp_path, profile, kept, found):
-    if kept:
-        (tmp_path / "kept").mkdir()
-    assert find_tables(tmp_path / "kept", tmp_path / "own", profile) == tmp_path / found
+def test_full_tables_are_of_the_embedded_model(tmp_path, subtests):
+    cases = [("embedded", True, "kept"), ("embedded", False, "own"), ("paper", True, "own")]
+    for number, (profile, kept, found) in enumerate(cases):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with subtests.test(f"{profile}, {kept}, {found}"):
+            if kept:
+                (folder / "kept").mkdir()
+            assert find_tables(folder / "kept", folder / "own", profile) == folder / found
 
 
 def test_a_table_that_is_not_kept_yet_is_the_one_written(tmp_path):

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pandas as pd
-import pytest
 
 from studies.published import METRICS, NOTE, plot_published, read_published
 
@@ -24,13 +23,14 @@ def test_a_value_in_two_tables_is_read_once():
     assert not both.duplicated(["dataset", "layer", "metric"]).any()
 
 
-@pytest.mark.parametrize(("tables", "x"), [((5,), "beta"), ((3, 6), "n_steps"), ((2,), "method")])
-def test_drawn_with_their_note(tables, x):
-    published = read_published(PATH, *tables)
-    figure = plot_published(published, x)
-    assert figure.get_suptitle() == NOTE
-    assert [axes.get_title().split(" ")[0] for axes in figure.axes] == ["image", "image", "text", "text"]
-    if x == "beta":
-        drop = published[published["metric"] == "image_drop"]
-        first = drop[drop["dataset"] == drop["dataset"].iloc[0]].sort_values("beta")
-        assert list(figure.axes[0].lines[0].get_ydata()) == list(first["mean"])
+def test_drawn_with_their_note(subtests):
+    for tables, x in [((5,), "beta"), ((3, 6), "n_steps"), ((2,), "method")]:
+        with subtests.test(f"{tables}, {x}"):
+            published = read_published(PATH, *tables)
+            figure = plot_published(published, x)
+            assert figure.get_suptitle() == NOTE
+            assert [axes.get_title().split(" ")[0] for axes in figure.axes] == ["image", "image", "text", "text"]
+            if x == "beta":
+                drop = published[published["metric"] == "image_drop"]
+                first = drop[drop["dataset"] == drop["dataset"].iloc[0]].sort_values("beta")
+                assert list(figure.axes[0].lines[0].get_ydata()) == list(first["mean"])

@@ -7,37 +7,35 @@ import nib
 from studies.randomness import correlate_ranks, mean_rank_correlation, run_to_run
 
 
-@pytest.mark.parametrize(
-    ("method", "parameters"),
-    [("nib", {"layer": 2}), ("gradcam", {"layer": 2}), ("chefer", {}), ("mfaba", {"n_steps": 2}), ("none", {})],
-)
-def test_deterministic_methods_do_not_vary(clip, pixel_values, tokens, method, parameters):
-    variation = run_to_run(method, clip, pixel_values, **tokens, seeds=range(3), **parameters)
-    assert not variation.image_std.any()
-    assert not variation.text_std.any()
-    assert (variation.image_rank_correlation == 1).all()
-    assert (variation.text_rank_correlation == 1).all()
+def test_deterministic_methods_do_not_vary(clip, pixel_values, tokens, subtests):
+    cases = [("nib", {"layer": 2}), ("gradcam", {"layer": 2}), ("chefer", {}), ("mfaba", {"n_steps": 2}), ("none", {})]
+    for method, parameters in cases:
+        with subtests.test(f"{method}, {parameters}"):
+            variation = run_to_run(method, clip, pixel_values, **tokens, seeds=range(3), **parameters)
+            assert not variation.image_std.any()
+            assert not variation.text_std.any()
+            assert (variation.image_rank_correlation == 1).all()
+            assert (variation.text_rank_correlation == 1).all()
 
 
-@pytest.mark.parametrize(
-    ("method", "parameters"),
-    [("m2ib", dict(layer=2, n_steps=5, n_noise=2)), ("rise", dict(n_masks=8, text_masks=5)), ("random", {})],
-)
-def test_random_methods_do(clip, pixel_values, tokens, method, parameters):
-    variation = run_to_run(method, clip, pixel_values, **tokens, seeds=[3, 4, 9], **parameters)
-    assert variation.image_std.shape == (3, 5, 5)
-    assert (variation.image_std > 0).all()
-    real = tokens["attention_mask"].bool()
-    assert (variation.text_std[real] > 0).all()
-    assert not variation.text_std[~real].any()
-    assert (variation.image_rank_correlation < 1).all()
-    runs = [nib.METHODS[method](clip, pixel_values, **tokens, seed=s, **parameters) for s in (3, 4, 9)]
-    expected = np.std([run.image.numpy() for run in runs], axis=0, ddof=1)
-    np.testing.assert_allclose(variation.image_std.numpy(), expected)
-    matrix = spearmanr(np.stack([run.image[1].numpy().ravel() for run in runs], 1)).statistic
-    np.testing.assert_allclose(variation.image_rank_correlation[1], matrix[np.triu_indices(3, 1)].mean())
-    matrix = spearmanr(np.stack([run.text[0][real[0]].numpy() for run in runs], 1)).statistic
-    np.testing.assert_allclose(variation.text_rank_correlation[0], matrix[np.triu_indices(3, 1)].mean())
+def test_random_methods_do(clip, pixel_values, tokens, subtests):
+    cases = [("m2ib", dict(layer=2, n_steps=5, n_noise=2)), ("rise", dict(n_masks=8, text_masks=5)), ("random", {})]
+    for method, parameters in cases:
+        with subtests.test(f"{method}, {parameters}"):
+            variation = run_to_run(method, clip, pixel_values, **tokens, seeds=[3, 4, 9], **parameters)
+            assert variation.image_std.shape == (3, 5, 5)
+            assert (variation.image_std > 0).all()
+            real = tokens["attention_mask"].bool()
+            assert (variation.text_std[real] > 0).all()
+            assert not variation.text_std[~real].any()
+            assert (variation.image_rank_correlation < 1).all()
+            runs = [nib.METHODS[method](clip, pixel_values, **tokens, seed=s, **parameters) for s in (3, 4, 9)]
+            expected = np.std([run.image.numpy() for run in runs], axis=0, ddof=1)
+            np.testing.assert_allclose(variation.image_std.numpy(), expected)
+            matrix = spearmanr(np.stack([run.image[1].numpy().ravel() for run in runs], 1)).statistic
+            np.testing.assert_allclose(variation.image_rank_correlation[1], matrix[np.triu_indices(3, 1)].mean())
+            matrix = spearmanr(np.stack([run.text[0][real[0]].numpy() for run in runs], 1)).statistic
+            np.testing.assert_allclose(variation.text_rank_correlation[0], matrix[np.triu_indices(3, 1)].mean())
 
 
 def test_rank_correlation_of_ties_and_constant_maps():

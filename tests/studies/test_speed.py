@@ -64,9 +64,8 @@ def test_pictures_that_cannot_be_read_are_not_counted(clip, pairs, tmp_path):
         measure_fps(clip, rows[-1:], ["none"])
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
+def test_bad_arguments(clip, pairs, subtests):
+    cases = [
         (dict(methods=["grad"]), KeyError, "method must be one of"),
         (dict(methods=[{"method": "nib", "layer": 9}]), ValueError, "layer must be"),
         (dict(methods=[{"method": "none", "colour": 9}]), TypeError, "none has no parameter colour"),
@@ -74,8 +73,7 @@ def test_pictures_that_cannot_be_read_are_not_counted(clip, pairs, tmp_path):
         (dict(pairs=[]), ValueError, "at least one picture that can be read, got 0 pairs"),
         (dict(pairs=[{"id": 1, "text": "a"}]), ValueError, "columns id, image and text, got id, text"),
         (dict(pairs=[{"id": 1, "image": torch.zeros(3, 60, 60), "text": ""}]), ValueError, "at least one word"),
-    ],
-)
-def test_bad_arguments(clip, pairs, options, error, message):
-    with pytest.raises(error, match=message):
-        measure_fps(clip, **(dict(pairs=pairs, methods=["none"]) | options))
+    ]
+    for options, error, message in cases:
+        with subtests.test(message), pytest.raises(error, match=message):
+            measure_fps(clip, **(dict(pairs=pairs, methods=["none"]) | options))

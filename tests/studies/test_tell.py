@@ -17,13 +17,17 @@ def test_panels_are_sorted_by_metric_alone():
     assert list(found["metric"]) == ["image drop ↓ (points)"] + ["text drop ↓ (points)"] * 2
 
 
-@pytest.mark.parametrize(
-    ("metric", "difference", "p", "verdict"),
-    [("auc", 1, 0.01, "better"), ("auc", -1, 0.01, "worse"), ("auc", 1, 0.2, "open"), ("image_drop", 1, 0.01, "worse")],
-)
-def test_better_is_by_the_metrics_own_side(metric, difference, p, verdict):
-    table = pd.DataFrame({"method": ["rise"], "metric": metric, "difference": difference, "p_holm": p})
-    assert faithfulness.judge(table).loc["rise", metric] == verdict
+def test_better_is_by_the_metrics_own_side(subtests):
+    cases = [
+        ("auc", 1, 0.01, "better"),
+        ("auc", -1, 0.01, "worse"),
+        ("auc", 1, 0.2, "open"),
+        ("image_drop", 1, 0.01, "worse"),
+    ]
+    for metric, difference, p, verdict in cases:
+        with subtests.test(f"{metric}, {difference}, {p}, {verdict}"):
+            table = pd.DataFrame({"method": ["rise"], "metric": metric, "difference": difference, "p_holm": p})
+            assert faithfulness.judge(table).loc["rise", metric] == verdict
 
 
 def test_above_and_below_are_those_that_are_settled():
@@ -32,18 +36,19 @@ def test_above_and_below_are_those_that_are_settled():
     assert said.endswith("- auc: above `NIB` `chefer`, and below it `rise`")
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "p", "state"),
-    [
+def test_a_difference_needs_its_interval_and_its_p(subtests):
+    cases = [
         (-0.3, -0.1, 0.01, "is **lower**"),
         (0.1, 0.3, 0.01, "is **higher**"),
         (-0.1, 0.3, 0.01, "is not settled"),
         (0.1, 0.3, 0.2, "is not settled"),
-    ],
-)
-def test_a_difference_needs_its_interval_and_its_p(low, high, p, state):
-    row = dict(layer=3, metric="auc", map="another word", difference=(low + high) / 2, low=low, high=high, p_holm=p)
-    assert f"the map of another word {state} (" in interactions.describe_differences(pd.DataFrame([row]))
+    ]
+    for low, high, p, state in cases:
+        with subtests.test(f"{low}, {high}, {p}, {state}"):
+            row = dict(
+                layer=3, metric="auc", map="another word", difference=(low + high) / 2, low=low, high=high, p_holm=p
+            )
+            assert f"the map of another word {state} (" in interactions.describe_differences(pd.DataFrame([row]))
 
 
 def test_regions_have_the_means_of_their_pixels():

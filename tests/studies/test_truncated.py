@@ -37,7 +37,7 @@ def values():
     return pd.DataFrame(rows)
 
 
-def test_prompts_name_their_object():
+def test_prompts_name_their_object_and_every_path_is_listed_once():
     found = truncated.read_prompts({"scenes": 2, "objects": 1})
     assert [row["id"] for row in found["scenes"]] == ["scenes-0", "scenes-1"]
     assert len(found["objects"]) == 1
@@ -45,6 +45,13 @@ def test_prompts_name_their_object():
     assert row["text"].startswith(("a photo of a ", "a photo of an "))
     assert row["masks"].any()
     assert row["masks"].shape == row["image"].size[::-1]
+
+    found = truncated.list_paths({"riemann_right": [3], "gausslegendre": [2, 5]}, [6, 9], [0.0, 0.1])
+    assert len({tuple(setting.values()) for setting in found}) == len(found) == 12
+    wanted = {"method": "nib", "layer": 6, "quadrature": "gausslegendre", "n_steps": 5, "lambda_min": 0.1}
+    assert wanted in found
+    assert truncated.name_path("riemann_right", 10, 0.0) == "right Riemann 10, λ ≥ 0"
+    assert truncated.name_path("simpson", 3, 0.25) == "simpson 3, λ ≥ 0.25"
 
 
 def test_what_is_followed_is_f_and_what_is_left_of_the_way(clip, pairs):
@@ -59,15 +66,6 @@ def test_what_is_followed_is_f_and_what_is_left_of_the_way(clip, pairs):
     assert found["left to explain, picture", 1.0] == 0
     assert "F(λz), picture" in found.index
     assert 0.0 not in found.index.get_level_values("lambda")
-
-
-def test_every_combination_is_listed_once():
-    found = truncated.list_paths({"riemann_right": [3], "gausslegendre": [2, 5]}, [6, 9], [0.0, 0.1])
-    assert len({tuple(setting.values()) for setting in found}) == len(found) == 12
-    wanted = {"method": "nib", "layer": 6, "quadrature": "gausslegendre", "n_steps": 5, "lambda_min": 0.1}
-    assert wanted in found
-    assert truncated.name_path("riemann_right", 10, 0.0) == "right Riemann 10, λ ≥ 0"
-    assert truncated.name_path("simpson", 3, 0.25) == "simpson 3, λ ≥ 0.25"
 
 
 def test_measured_gaps_are_absolute_and_those_of_nib(clip):
@@ -139,7 +137,7 @@ def test_wins_keep_to_each_metrics_better_side():
     assert found.loc["a", "text_drop"] == "1 / 2 / 0"
 
 
-def test_the_path_that_explains_most_is_chosen_among_the_exact(values):
+def test_the_path_that_explains_most_is_chosen_and_compared_by_the_metrics_of_its_side(values):
     both = {"image": "gauss 5, λ ≥ 0.1", "text": "gauss 5, λ ≥ 0.1"}
     assert truncated.choose_paths(values, 5, 0.06) == both
     assert truncated.choose_paths(values, 5, 0.03) == both | {"text": "gauss 5, λ ≥ 0.2"}
@@ -147,8 +145,6 @@ def test_the_path_that_explains_most_is_chosen_among_the_exact(values):
     assert truncated.choose_paths(values, 10, 0.6) == both | {"image": "right 10, λ ≥ 0"}
     assert truncated.choose_paths(values, 4, 1.0) == {}
 
-
-def test_the_chosen_are_compared_by_the_metrics_of_their_side(values):
     chosen = {"image": "gauss 5, λ ≥ 0.1", "text": "gauss 5, λ ≥ 0.2"}
     found = truncated.compare_chosen(values, chosen, "right 10, λ ≥ 0").set_index(["side", "metric"])
     assert list(found.index) == [("image", "auc"), ("text", "text_drop")]
@@ -157,13 +153,11 @@ def test_the_chosen_are_compared_by_the_metrics_of_their_side(values):
     assert len(truncated.compare_chosen(values, {}, "right 10, λ ≥ 0")) == 0
 
 
-def test_starts_stand_in_the_profile():
+def test_drawings_show_starts_gaps_references_and_the_fewest_nodes(values):
     table = pd.DataFrame({"panel": ["a", "b"], "layer": "layer 9", "lambda": 1.0, "mean": 0.5, "low": 0.1, "high": 0.9})
     figure = truncated.draw_profile(table, [0.1, 0.2])
     assert [[line.get_xdata()[0] for line in axes.lines[-2:]] for axes in figure.axes] == [[0.1, 0.2]] * 2
 
-
-def test_gaps_are_drawn_over_the_start(values):
     summary = truncated.summarise_paths(values)
     figure = truncated.draw_gaps(pd.concat([summary, summary.assign(layer=3)]), [9], 0.05)
     assert [axes.get_title() for axes in figure.axes] == ["picture, layer 9", "text, layer 9"]
@@ -172,8 +166,6 @@ def test_gaps_are_drawn_over_the_start(values):
     np.testing.assert_allclose(gauss.get_xydata(), [(0.1, 0.025), (0.2, 0.01)])
     assert limit.get_ydata()[0] == 0.05
 
-
-def test_layers_show_the_reference_and_the_fewest_nodes(values):
     more = values[values["lambda_min"] == 0.2].assign(n_steps=7, path="gauss 7, λ ≥ 0.2")
     table = pd.concat([values, more], ignore_index=True).replace({"quadrature": {"gauss": "gausslegendre"}})
     figure = truncated.draw_layers(truncated.summarise_paths(table), "right 10, λ ≥ 0")

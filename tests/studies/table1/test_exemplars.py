@@ -46,11 +46,12 @@ def test_a_pair_far_from_all_is_not_known():
     assert float(away.confidence) == pytest.approx(1 / 61)
 
 
-@pytest.mark.parametrize("k", [0, 41])
-def test_k_must_fit(known, k):
-    images, texts, exemplars = known
-    with pytest.raises(ValueError, match=f"40 examples, got {k}"):
-        exemplars.nearest(images[:1], texts[:1], k=k)
+def test_k_must_fit(known, subtests):
+    for k in [0, 41]:
+        with subtests.test(str(k)):
+            images, texts, exemplars = known
+            with pytest.raises(ValueError, match=f"40 examples, got {k}"):
+                exemplars.nearest(images[:1], texts[:1], k=k)
 
 
 def test_one_example_is_too_few():

@@ -25,11 +25,12 @@ def embed_words(words):
     return torch.stack([vectors[WORDS.index(word)] for word in words])
 
 
-@pytest.mark.parametrize("coordinate", range(4))
-def test_a_planted_coordinate_gets_its_word(planted, coordinate):
-    words = falcon.explain(*planted, [coordinate], embed_words, k=5)
-    assert next(iter(words)) == WORDS[coordinate]
-    assert words[WORDS[coordinate]] > 0.5
+def test_a_planted_coordinate_gets_its_word(planted, subtests):
+    for coordinate in range(4):
+        with subtests.test(str(coordinate)):
+            words = falcon.explain(*planted, [coordinate], embed_words, k=5)
+            assert next(iter(words)) == WORDS[coordinate]
+            assert words[WORDS[coordinate]] > 0.5
 
 
 def test_a_group_gets_both_words(planted):
@@ -51,7 +52,7 @@ def test_words_are_scored_by_the_contrast():
     assert falcon.score_words(words, high, low).tolist() == [1, -1]
 
 
-@pytest.mark.parametrize(("coordinates", "k"), [([], 3), ([0], 0), ([0], 21)])
-def test_bad_parameters_are_refused(planted, coordinates, k):
-    with pytest.raises(ValueError, match="k from 1 to 20"):
-        falcon.choose(planted[0], coordinates, k)
+def test_bad_parameters_are_refused(planted, subtests):
+    for coordinates, k in [([], 3), ([0], 0), ([0], 21)]:
+        with subtests.test(f"{coordinates}, {k}"), pytest.raises(ValueError, match="k from 1 to 20"):
+            falcon.choose(planted[0], coordinates, k)

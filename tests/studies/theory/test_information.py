@@ -31,49 +31,43 @@ def draw_states(covariance, n=2000, seed=0):
     return np.random.default_rng(seed).multivariate_normal(np.zeros(len(covariance)), covariance, n)
 
 
-@pytest.mark.parametrize("sigma", [0.1, 1.0, 3.0])
-def test_isotropic_states(sigma):
-    expected = 5 / 2 * np.log(1 + LAMBDAS**2 * 4.0 / sigma**2)
-    np.testing.assert_allclose(gaussian_information(np.full(5, 4.0), LAMBDAS, sigma), expected, rtol=1e-13)
+def test_the_formula_of_known_states(subtests):
+    for sigma in [0.1, 1.0, 3.0]:
+        with subtests.test(str(sigma)):
+            expected = 5 / 2 * np.log(1 + LAMBDAS**2 * 4.0 / sigma**2)
+            np.testing.assert_allclose(gaussian_information(np.full(5, 4.0), LAMBDAS, sigma), expected, rtol=1e-13)
 
-
-def test_states_on_a_line():
     direction = np.random.default_rng(1).standard_normal(7)
     eigenvalues = spectrum(np.outer(direction, direction))
     expected = 0.5 * np.log(1 + LAMBDAS**2 * (direction @ direction) / 0.25)
     np.testing.assert_allclose(gaussian_information(eigenvalues, LAMBDAS, 0.5), expected, atol=1e-12)
 
-
-def test_the_whole_state_is_the_log_determinant():
     covariance = draw_covariance()
     expected = 0.5 * np.linalg.slogdet(np.eye(6) + covariance / 0.49)[1]
     assert gaussian_information(spectrum(covariance), 1.0, 0.7) == pytest.approx(expected, rel=1e-12)
 
-
-def test_nothing_is_left_at_zero_and_more_with_each_lambda():
     information = gaussian_information(spectrum(draw_covariance()), LAMBDAS, 0.3)
     assert information[0] == 0
     assert (np.diff(information) > 0).all()
 
-
-@pytest.mark.parametrize("rank", [1, 3, 6])
-def test_without_noise_it_diverges_and_differences_count_the_rank(rank):
-    eigenvalues = spectrum(draw_covariance(rank=rank))
-    sigmas = [1e-2, 1e-4, 1e-6]
-    information = np.array([gaussian_information(eigenvalues, [0.25, 0.5, 1.0], sigma) for sigma in sigmas])
-    growth = np.diff(information, axis=0)  # a hundred times less noise, log 100 more for each dimension
-    np.testing.assert_allclose(growth[1], rank * np.log(100), rtol=1e-3)
-    limits = [difference_limit(eigenvalues, 0.5, 0.25), difference_limit(eigenvalues, 1.0, 0.5)]
-    np.testing.assert_allclose(limits, rank * np.log(2), rtol=1e-12)
-    misses = np.abs(np.diff(information, axis=1) - limits).max(1)
-    assert misses[0] > misses[1]
-    assert misses[2] < 1e-6
-
-
-def test_states_that_are_all_the_same_say_nothing():
     eigenvalues = spectrum(estimate_covariance(np.full((10, 4), 3.0)))
     assert gaussian_information(eigenvalues, 1.0, 1e-3) == 0
     assert difference_limit(eigenvalues, 1.0, 0.5) == 0
+
+
+def test_without_noise_it_diverges_and_differences_count_the_rank(subtests):
+    for rank in [1, 3, 6]:
+        with subtests.test(str(rank)):
+            eigenvalues = spectrum(draw_covariance(rank=rank))
+            sigmas = [1e-2, 1e-4, 1e-6]
+            information = np.array([gaussian_information(eigenvalues, [0.25, 0.5, 1.0], sigma) for sigma in sigmas])
+            growth = np.diff(information, axis=0)  # a hundred times less noise, log 100 more for each dimension
+            np.testing.assert_allclose(growth[1], rank * np.log(100), rtol=1e-3)
+            limits = [difference_limit(eigenvalues, 0.5, 0.25), difference_limit(eigenvalues, 1.0, 0.5)]
+            np.testing.assert_allclose(limits, rank * np.log(2), rtol=1e-12)
+            misses = np.abs(np.diff(information, axis=1) - limits).max(1)
+            assert misses[0] > misses[1]
+            assert misses[2] < 1e-6
 
 
 def test_the_covariance_is_shrunk_as_by_ledoit_and_wolf():
@@ -95,29 +89,34 @@ def test_eigenvalues_come_largest_first_and_never_below_zero():
     assert eigenvalues.sum() == pytest.approx(np.trace(draw_covariance(rank=2)))
 
 
-@pytest.mark.parametrize("lambda_", [0.1, 1.0])
-@pytest.mark.parametrize("sigma", [0.1, 1.0, 5.0])
-def test_drawn_gaussian_states_agree(lambda_, sigma):
-    covariance = draw_covariance(rank=4)
-    estimate, error = monte_carlo_information(covariance, lambda_, sigma)
-    expected = gaussian_information(spectrum(covariance), lambda_, sigma)
-    assert estimate == pytest.approx(expected, abs=4 * error)
-    assert error < 0.1
+def test_drawn_gaussian_states_agree(subtests):
+    for lambda_ in [0.1, 1.0]:
+        for sigma in [0.1, 1.0, 5.0]:
+            with subtests.test(f"{lambda_}, {sigma}"):
+                covariance = draw_covariance(rank=4)
+                estimate, error = monte_carlo_information(covariance, lambda_, sigma)
+                expected = gaussian_information(spectrum(covariance), lambda_, sigma)
+                assert estimate == pytest.approx(expected, abs=4 * error)
+                assert error < 0.1
 
-
-def test_drawn_states_say_nothing_at_zero():
     assert monte_carlo_information(draw_covariance(), 0.0, 0.5) == pytest.approx((0.0, 0.0), abs=1e-12)
 
 
-@pytest.mark.parametrize("width", [1, 2, 3])
-@pytest.mark.parametrize("lambda_", [0.2, 1.0])
-def test_neighbours_agree_on_gaussian_states(width, lambda_):
-    covariance = draw_covariance(width)
-    found = [neighbour_information(draw_states(covariance, seed=seed), lambda_, 0.5, seed=seed) for seed in range(8)]
-    estimates, errors = np.transpose(found)
-    expected = gaussian_information(spectrum(covariance), lambda_, 0.5)
-    assert estimates.mean() == pytest.approx(expected, abs=0.05)
-    assert estimates.std(ddof=1) == pytest.approx(errors.mean(), rel=0.8)  # the standard error is of the right size
+def test_neighbours_agree_on_gaussian_states(subtests):
+    for width in [1, 2, 3]:
+        for lambda_ in [0.2, 1.0]:
+            with subtests.test(f"{width}, {lambda_}"):
+                covariance = draw_covariance(width)
+                found = [
+                    neighbour_information(draw_states(covariance, seed=seed), lambda_, 0.5, seed=seed)
+                    for seed in range(8)
+                ]
+                estimates, errors = np.transpose(found)
+                expected = gaussian_information(spectrum(covariance), lambda_, 0.5)
+                assert estimates.mean() == pytest.approx(expected, abs=0.05)
+                assert estimates.std(ddof=1) == pytest.approx(
+                    errors.mean(), rel=0.8
+                )  # the standard error is of the right size
 
 
 def test_neighbours_and_scikit_learn_agree():
@@ -127,18 +126,19 @@ def test_neighbours_and_scikit_learn_agree():
     assert estimate == pytest.approx(mutual_info_regression(states, noisy[:, 0], random_state=0)[0], abs=4 * error)
 
 
-@pytest.mark.parametrize("sigma", [0.2, 0.5, 1.0])
-def test_states_that_are_not_gaussian_carry_less(sigma):
+def test_states_that_are_not_gaussian_carry_less(subtests):
     states = np.random.default_rng(3).choice([-1.0, 1.0], (4000, 1))
 
-    def entropy(value):
+    def entropy(value, sigma):
         density = (norm.pdf(value, 1, sigma) + norm.pdf(value, -1, sigma)) / 2
         return -density * np.log(density) if density > 0 else 0.0
 
-    exact = quad(entropy, -12, 12, limit=500, points=[-1, 1])[0] - norm(scale=sigma).entropy()
-    estimate, error = neighbour_information(states, 1.0, sigma)
-    assert estimate == pytest.approx(exact, abs=4 * error)
-    assert exact < gaussian_information([1.0], 1.0, sigma)
+    for sigma in [0.2, 0.5, 1.0]:
+        with subtests.test(str(sigma)):
+            exact = quad(entropy, -12, 12, (sigma,), limit=500, points=[-1, 1])[0] - norm(scale=sigma).entropy()
+            estimate, error = neighbour_information(states, 1.0, sigma)
+            assert estimate == pytest.approx(exact, abs=4 * error)
+            assert exact < gaussian_information([1.0], 1.0, sigma)
 
 
 def test_the_table_of_estimates_bounds_the_real_states_by_the_formula():
@@ -162,9 +162,8 @@ def test_the_noise_is_not_the_draw_of_the_states():
     np.testing.assert_allclose(add_noise(states, 0.3, 2.0), 0.3 * states + 2 * noise)
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
+def test_what_is_out_of_range_is_refused(subtests):
+    cases = [
         (lambda: gaussian_information([1.0], 1.1, 1.0), r"lambda must be in \[0, 1\], got 1.1"),
         (lambda: gaussian_information([1.0], [0.5, float("nan")], 1.0), "lambda must be in"),
         (lambda: gaussian_information([1.0], 0.5, 0.0), "sigma must be more than 0, got 0"),
@@ -174,11 +173,10 @@ def test_the_noise_is_not_the_draw_of_the_states():
         (lambda: estimate_covariance([[1.0], [float("nan")]]), "states must be finite"),
         (lambda: monte_carlo_information(np.eye(2), 0.5, 1.0, n_samples=1), "n_samples must be a whole number of at"),
         (lambda: neighbour_information(np.ones((3, 1)), 0.5, 1.0), "more than n_neighbours = 3 rows, got 3"),
-    ],
-)
-def test_what_is_out_of_range_is_refused(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
+    ]
+    for call, message in cases:
+        with subtests.test(message), pytest.raises(ValueError, match=message):
+            call()
 
 
 def test_the_judgement_is_of_known_distances():

@@ -18,23 +18,26 @@ def targets():
     return torch.randn(3, 1, 16, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
 
 
-@pytest.fixture(params=["image", "text"])
-def split(request, clip, pixel_values, tokens):
-    if request.param == "image":
-        return clip.image.split(pixel_values, 2)
-    return clip.text.split(tokens["input_ids"], 2, tokens["attention_mask"])
+@pytest.fixture
+def splits(clip, pixel_values, tokens):
+    """Both towers, cut before block 2."""
+    return {
+        "image": clip.image.split(pixel_values, 2),
+        "text": clip.text.split(tokens["input_ids"], 2, tokens["attention_mask"]),
+    }
 
 
-@pytest.mark.parametrize("rewrite", [fold_norms, split_linears])
-@pytest.mark.parametrize("layer", [0, 2, 3])
-def test_a_suffix_written_differently_gives_the_same_scores(clip, pixel_values, tokens, rewrite, layer):
-    before = copy.deepcopy(clip.model.state_dict())
-    other = rewrite(clip)
-    expected = METHODS["nib"](clip, pixel_values, **tokens, layer=layer)
-    found = METHODS["nib"](other, pixel_values, **tokens, layer=layer)
-    for name in ("similarity", "image", "image_class", "text", "image_gap", "text_gap"):
-        assert_close(getattr(found, name), getattr(expected, name), atol=1e-8, rtol=1e-8)
-    assert all(torch.equal(value, before[name]) for name, value in clip.model.state_dict().items())
+def test_a_suffix_written_differently_gives_the_same_scores(clip, pixel_values, tokens, subtests):
+    for rewrite in [fold_norms, split_linears]:
+        for layer in [0, 2, 3]:
+            with subtests.test(f"{rewrite.__name__}, {layer}"):
+                before = copy.deepcopy(clip.model.state_dict())
+                other = rewrite(clip)
+                expected = METHODS["nib"](clip, pixel_values, **tokens, layer=layer)
+                found = METHODS["nib"](other, pixel_values, **tokens, layer=layer)
+                for name in ("similarity", "image", "image_class", "text", "image_gap", "text_gap"):
+                    assert_close(getattr(found, name), getattr(expected, name), atol=1e-8, rtol=1e-8)
+                assert all(torch.equal(value, before[name]) for name, value in clip.model.state_dict().items())
 
 
 def test_folding_leaves_no_scale(clip):
@@ -63,28 +66,36 @@ def test_a_scale_of_zero_cannot_be_folded(clip):
         fold_norms(other)
 
 
-def test_a_scaled_state_gives_the_same_scores(split, targets):
-    scaled = reparameterise(split, scale=-3.0)
-    assert_close(scaled(scaled.hidden_states), split(split.hidden_states), atol=1e-10, rtol=0)
-    assert_close(integrate(scaled, targets)[0], integrate(split, targets)[0], atol=1e-10, rtol=1e-8)
+def test_a_scaled_state_gives_the_same_scores(splits, targets, subtests):
+    for side, split in splits.items():
+        with subtests.test(side):
+            scaled = reparameterise(split, scale=-3.0)
+            assert_close(scaled(scaled.hidden_states), split(split.hidden_states), atol=1e-10, rtol=0)
+            assert_close(integrate(scaled, targets)[0], integrate(split, targets)[0], atol=1e-10, rtol=1e-8)
 
 
-def test_a_shifted_state_gives_other_scores(split, targets):
-    shifted = reparameterise(split, offset=-split.hidden_states.mean((0, 1)))
-    assert_close(shifted(shifted.hidden_states), split(split.hidden_states), atol=1e-10, rtol=0)
-    expected, found = integrate(split, targets)[0], integrate(shifted, targets)[0]
-    assert (found - expected).abs().max() > 0.1 * expected.abs().max()
+def test_a_shifted_state_gives_other_scores(splits, targets, subtests):
+    for side, split in splits.items():
+        with subtests.test(side):
+            shifted = reparameterise(split, offset=-split.hidden_states.mean((0, 1)))
+            assert_close(shifted(shifted.hidden_states), split(split.hidden_states), atol=1e-10, rtol=0)
+            expected, found = integrate(split, targets)[0], integrate(shifted, targets)[0]
+            assert (found - expected).abs().max() > 0.1 * expected.abs().max()
 
 
-def test_layer_norms_undo_an_offset_that_is_the_same_in_all_channels(split, targets):
-    shifted = reparameterise(split, offset=0.7)
-    assert_close(integrate(shifted, targets)[0], integrate(split, targets)[0], atol=1e-9, rtol=1e-7)
+def test_layer_norms_undo_an_offset_that_is_the_same_in_all_channels(splits, targets, subtests):
+    for side, split in splits.items():
+        with subtests.test(side):
+            shifted = reparameterise(split, offset=0.7)
+            assert_close(integrate(shifted, targets)[0], integrate(split, targets)[0], atol=1e-9, rtol=1e-7)
 
 
-def test_reparameterising_leaves_the_split_as_it_was(split):
-    before = list(split.tower.blocks)
-    reparameterise(split, offset=1.0)
-    assert list(split.tower.blocks) == before
+def test_reparameterising_leaves_the_split_as_it_was(splits, subtests):
+    for side, split in splits.items():
+        with subtests.test(side):
+            before = list(split.tower.blocks)
+            reparameterise(split, offset=1.0)
+            assert list(split.tower.blocks) == before
 
 
 def test_writings_are_compared_on_both_sides(clip, pixel_values, tokens):
@@ -104,15 +115,16 @@ def test_what_cannot_be_undone_is_refused(clip, pixel_values):
         reparameterise(clip.image.split(pixel_values, 4))
 
 
-@pytest.mark.parametrize("layer", [0, 2, 4])
-def test_tokens_after_the_end_are_dummies(clip, pixel_values, tokens, layer):
-    input_ids, rows = tokens["input_ids"], torch.arange(3)
-    ends = (input_ids == 1330).int().argmax(1)  # the largest id, too
-    after = torch.arange(input_ids.shape[1]) > ends[:, None]
-    assert after.any()
-    expected = METHODS["nib"](clip, pixel_values, input_ids, layer=layer)
-    assert (expected.text[after] == 0).all()
-    assert (expected.text[rows, ends] != 0).all()
-    other = METHODS["nib"](clip, pixel_values, torch.where(after, 17, input_ids), layer=layer)
-    assert_close(other.text, expected.text, atol=1e-14, rtol=0)
-    assert_close(other.similarity, expected.similarity, atol=1e-14, rtol=0)
+def test_tokens_after_the_end_are_dummies(clip, pixel_values, tokens, subtests):
+    for layer in [0, 2, 4]:
+        with subtests.test(str(layer)):
+            input_ids, rows = tokens["input_ids"], torch.arange(3)
+            ends = (input_ids == 1330).int().argmax(1)  # the largest id, too
+            after = torch.arange(input_ids.shape[1]) > ends[:, None]
+            assert after.any()
+            expected = METHODS["nib"](clip, pixel_values, input_ids, layer=layer)
+            assert (expected.text[after] == 0).all()
+            assert (expected.text[rows, ends] != 0).all()
+            other = METHODS["nib"](clip, pixel_values, torch.where(after, 17, input_ids), layer=layer)
+            assert_close(other.text, expected.text, atol=1e-14, rtol=0)
+            assert_close(other.similarity, expected.similarity, atol=1e-14, rtol=0)
