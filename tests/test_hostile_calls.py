@@ -58,32 +58,34 @@ def test_texts_beside_others_leave_other_threads_alone(clip, batch):
     assert all(torch.allclose(one.result().similarity, beside, atol=1e-12) for one in found)
 
 
-@pytest.mark.parametrize("change", ["autocast", "training"])
-def test_texts_beside_others_are_explained_at_rest(own, batch, change):
-    pixel_values, ids, mask = batch
-    explain, inputs = orthogonal_text(nib.METHODS["saliency"], ids[1:]), (pixel_values.float(), ids[:1], mask[:1])
-    inputs = inputs[0][:1], *inputs[1:]
-    expected = explain(own, *inputs).text
-    for block in own.text.blocks:
-        block.self_attn.dropout = 0.5
-    if change == "training":
-        own.model.train()
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=change == "autocast"):
-        assert torch.equal(explain(own, *inputs).text, expected)
+def test_texts_beside_others_are_explained_at_rest(model_folder, batch, subtests):
+    for change in ["autocast", "training"]:
+        with subtests.test(change.__name__):
+            own = nib.load(model_folder)
+            pixel_values, ids, mask = batch
+            explain, inputs = (
+                orthogonal_text(nib.METHODS["saliency"], ids[1:]),
+                (pixel_values.float(), ids[:1], mask[:1]),
+            )
+            inputs = inputs[0][:1], *inputs[1:]
+            expected = explain(own, *inputs).text
+            for block in own.text.blocks:
+                block.self_attn.dropout = 0.5
+            if change == "training":
+                own.model.train()
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=change == "autocast"):
+                assert torch.equal(explain(own, *inputs).text, expected)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
+def test_distractors_are_texts(clip, batch, subtests):
+    for change, message in [
         (lambda ids: torch.zeros(2, 5, dtype=torch.long), "distractors must end with the model's end token"),
         (lambda ids: ids + 10**6, "distractors must be in"),
         (lambda ids: ids.to(torch.uint8), "distractors must be whole numbers"),
         (lambda ids: ids[:, :0], "distractors must be 1 to 32 in a row, got 0"),
-    ],
-)
-def test_distractors_are_texts(clip, batch, change, message):
-    with pytest.raises(ValueError, match=message):
-        orthogonal_text(nib.METHODS["saliency"], change(batch[1]))(clip, *batch)
+    ]:
+        with subtests.test(message), pytest.raises(ValueError, match=message):
+            orthogonal_text(nib.METHODS["saliency"], change(batch[1]))(clip, *batch)
 
 
 def test_a_mask_shows_what_is_pooled(clip, batch):
@@ -94,28 +96,29 @@ def test_a_mask_shows_what_is_pooled(clip, batch):
         nib.METHODS["saliency"](clip, pixel_values, ids, mask)
 
 
-@pytest.mark.parametrize("name", ["rise", "m2ib", "random"])
-def test_whole_numbers_of_numpy_are_taken(clip, batch, name):
-    one = nib.METHODS[name](clip, *batch, seed=np.int64(1))
-    assert torch.equal(one.image, nib.METHODS[name](clip, *batch, seed=1).image)
+def test_whole_numbers_of_numpy_are_taken(clip, batch, subtests):
+    for name in ["rise", "m2ib", "random"]:
+        with subtests.test(repr(name)):
+            one = nib.METHODS[name](clip, *batch, seed=np.int64(1))
+            assert torch.equal(one.image, nib.METHODS[name](clip, *batch, seed=1).image)
 
 
-@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64])
-def test_token_ids_of_any_whole_type(clip, tokens, dtype):
-    ids = tokens["input_ids"][0][tokens["attention_mask"][0] == 1]
-    expected = nib.attribute(clip, PICTURE, ids).word_scores
-    assert np.array_equal(nib.attribute(clip, PICTURE, ids.to(dtype)).word_scores, expected)
+def test_token_ids_of_any_whole_type(clip, tokens, subtests):
+    for dtype in [torch.uint16, torch.uint32, torch.uint64]:
+        with subtests.test(repr(dtype)):
+            ids = tokens["input_ids"][0][tokens["attention_mask"][0] == 1]
+            expected = nib.attribute(clip, PICTURE, ids).word_scores
+            assert np.array_equal(nib.attribute(clip, PICTURE, ids.to(dtype)).word_scores, expected)
 
 
-@pytest.mark.parametrize(
-    "change", [lambda a: a[::-1][::-1], lambda a: a.astype(">f4"), lambda a: a.astype(np.longdouble)]
-)
-def test_arrays_of_any_order_and_precision(clip, change):
-    array = np.random.default_rng(0).random((60, 60, 3)).astype(np.float32)
-    expected = nib.attribute(clip, array, "a cat").image_scores
-    assert np.allclose(nib.attribute(clip, change(array), "a cat").image_scores, expected, atol=1e-12)
-    maps, masks = array[:, :, 0][None], array[:, :, 1][None] > 0.5
-    assert metrics.auc(change(maps), masks).equal(metrics.auc(maps, masks))
+def test_arrays_of_any_order_and_precision(clip, subtests):
+    for change in [lambda a: a[::-1][::-1], lambda a: a.astype(">f4"), lambda a: a.astype(np.longdouble)]:
+        with subtests.test(change.__name__):
+            array = np.random.default_rng(0).random((60, 60, 3)).astype(np.float32)
+            expected = nib.attribute(clip, array, "a cat").image_scores
+            assert np.allclose(nib.attribute(clip, change(array), "a cat").image_scores, expected, atol=1e-12)
+            maps, masks = array[:, :, 0][None], array[:, :, 1][None] > 0.5
+            assert metrics.auc(change(maps), masks).equal(metrics.auc(maps, masks))
 
 
 def test_results_have_parameters_of_their_own(clip):
@@ -124,12 +127,13 @@ def test_results_have_parameters_of_their_own(clip):
     assert other.parameters["layer"] != 99
 
 
-@pytest.mark.parametrize("factor", [0, -1 / 255, float("nan")])
-def test_a_processor_leaves_something_of_a_picture(clip, image_processor, factor):
-    processor = copy.deepcopy(image_processor)
-    processor.rescale_factor = factor
-    with pytest.raises(ValueError, match="rescale_factor of the image processor must be above 0, got"):
-        nib.HookedCLIP(clip.model, clip.tokenizer, processor)
+def test_a_processor_leaves_something_of_a_picture(clip, image_processor, subtests):
+    for factor in [0, -1 / 255, float("nan")]:
+        with subtests.test(repr(factor)):
+            processor = copy.deepcopy(image_processor)
+            processor.rescale_factor = factor
+            with pytest.raises(ValueError, match="rescale_factor of the image processor must be above 0, got"):
+                nib.HookedCLIP(clip.model, clip.tokenizer, processor)
 
 
 # ---- verify
@@ -179,9 +183,10 @@ def test_a_wrapper_of_a_method_is_not_the_method(clip, pairs, tmp_path, monkeypa
         evaluate(clip, pairs, "saliency", output=tmp_path)
 
 
-@pytest.mark.parametrize("method", sorted(nib.METHODS))
-def test_parts_of_every_method_are_kept(method):
-    assert _read_own(method) == ""
+def test_parts_of_every_method_are_kept(subtests):
+    for method in sorted(nib.METHODS):
+        with subtests.test(repr(method)):
+            assert _read_own(method) == ""
 
 
 CODE = """
@@ -224,20 +229,25 @@ def test_a_flipped_bit_in_a_part_is_seen(clip, pairs, tmp_path):
     assert numbers > 0
 
 
-@pytest.mark.parametrize("name", ["value", "metric", "id", "protocol"])
-def test_a_parameter_is_not_called_like_a_column(clip, pairs, monkeypatch, name):
-    def mine(clip, pixel_values, input_ids, attention_mask=None, **given):
-        return nib.METHODS["random"](clip, pixel_values, input_ids, attention_mask)
+def test_a_parameter_is_not_called_like_a_column(clip, pairs, monkeypatch, subtests):
+    for name in ["value", "metric", "id", "protocol"]:
+        with subtests.test(repr(name)), monkeypatch.context() as patch:
 
-    monkeypatch.setitem(nib.METHODS, "mine", mine)
-    with pytest.raises(ValueError, match=f"a parameter must not be called like a column of the results, got {name}"):
-        evaluate(clip, pairs, {"method": "mine", name: 5.0})
+            def mine(clip, pixel_values, input_ids, attention_mask=None, **given):
+                return nib.METHODS["random"](clip, pixel_values, input_ids, attention_mask)
+
+            patch.setitem(nib.METHODS, "mine", mine)
+            with pytest.raises(
+                ValueError, match=f"a parameter must not be called like a column of the results, got {name}"
+            ):
+                evaluate(clip, pairs, {"method": "mine", name: 5.0})
 
 
-@pytest.mark.parametrize("text", ["ab", {"a dog", "a cat"}, {"x": 1, "y": 2}])
-def test_columns_of_pairs_are_lists(clip, text):
-    with pytest.raises(ValueError, match="the columns of pairs must be lists of one length"):
-        evaluate(clip, {"id": ["a", "b"], "image": [PICTURE, PICTURE], "text": text})
+def test_columns_of_pairs_are_lists(clip, subtests):
+    for text in ["ab", {"a dog", "a cat"}, {"x": 1, "y": 2}]:
+        with subtests.test(repr(text)):
+            with pytest.raises(ValueError, match="the columns of pairs must be lists of one length"):
+                evaluate(clip, {"id": ["a", "b"], "image": [PICTURE, PICTURE], "text": text})
 
 
 def test_endless_pairs_are_refused(clip, pairs, monkeypatch):
@@ -264,10 +274,11 @@ def test_noise_is_added_to_floats(pixel_values):
             metrics.max_sensitivity(pixels, lambda x: x.double().mean(1))
 
 
-@pytest.mark.parametrize("explain", [lambda x: x.mean(1)[:2], lambda x: x.mean((1, 2)), lambda x: x.mean()])
-def test_a_map_for_each_picture(pixel_values, explain):
-    with pytest.raises(ValueError, match=r"maps of explain must be \(3, grid_h, grid_w\), got"):
-        metrics.max_sensitivity(pixel_values, explain)
+def test_a_map_for_each_picture(pixel_values, subtests):
+    for explain in [lambda x: x.mean(1)[:2], lambda x: x.mean((1, 2)), lambda x: x.mean()]:
+        with subtests.test(repr(explain)):
+            with pytest.raises(ValueError, match=r"maps of explain must be \(3, grid_h, grid_w\), got"):
+                metrics.max_sensitivity(pixel_values, explain)
 
 
 def test_small_maps_are_no_constant_ones():
@@ -301,12 +312,13 @@ def test_a_missing_entry_is_one_of_its_own():
         assert found["difference"].tolist() == [3.0]
 
 
-@pytest.mark.parametrize("masked", [True, False])
-def test_padding_goes_to_the_right(clip, batch, masked):
-    ids = torch.tensor([[1330, 1330, 1329, 320, 1330]])
-    mask = torch.tensor([[0, 0, 1, 1, 1]]) if masked else None
-    with pytest.raises(ValueError, match=r"padding goes to the right\), (and hides it|not so) in rows \[0\]"):
-        nib.METHODS["saliency"](clip, batch[0][:1], ids, mask)
+def test_padding_goes_to_the_right(clip, batch, subtests):
+    for masked in [True, False]:
+        with subtests.test(repr(masked)):
+            ids = torch.tensor([[1330, 1330, 1329, 320, 1330]])
+            mask = torch.tensor([[0, 0, 1, 1, 1]]) if masked else None
+            with pytest.raises(ValueError, match=r"padding goes to the right\), (and hides it|not so) in rows \[0\]"):
+                nib.METHODS["saliency"](clip, batch[0][:1], ids, mask)
 
 
 def test_rise_takes_pixels_in_single_precision(clip, batch):
@@ -315,21 +327,19 @@ def test_rise_takes_pixels_in_single_precision(clip, batch):
     assert torch.equal(single.image, double.image)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
+def test_a_page_is_made_of_arrays(clip, subtests):
+    for change in [
         {"image_scores": [[1.0, 2.0], [3.0, 4.0]]},
         {"image_scores": torch.ones(5, 5)},
         {"word_scores": torch.ones(2)},
         {"picture": np.zeros((60, 60, 3))},
-    ],
-)
-def test_a_page_is_made_of_arrays(clip, change):
-    result = nib.attribute(clip, PICTURE, "a cat", method="saliency")
-    with pytest.raises(TypeError, match=rf"{next(iter(change))} must be the array that nib.attribute gives"):
-        replace(result, **change).to_html()
-    with pytest.raises(TypeError, match=r"must be the array that nib.attribute gives"):
-        result.to_html(others=[replace(result, **change)])
+    ]:
+        with subtests.test(str(list(change))):
+            result = nib.attribute(clip, PICTURE, "a cat", method="saliency")
+            with pytest.raises(TypeError, match=rf"{next(iter(change))} must be the array that nib.attribute gives"):
+                replace(result, **change).to_html()
+            with pytest.raises(TypeError, match=r"must be the array that nib.attribute gives"):
+                result.to_html(others=[replace(result, **change)])
 
 
 def test_results_of_one_picture_do_not_change_each_other(clip):
@@ -339,14 +349,17 @@ def test_results_of_one_picture_do_not_change_each_other(clip):
     assert first.picture is second.picture or not np.shares_memory(first.picture, second.picture)
 
 
-@pytest.mark.parametrize("name", ["methods", "metrics", "by"])
-def test_names_without_an_end_are_refused(clip, pairs, monkeypatch, name):
-    monkeypatch.setattr(nib.limits, "pairs", 1000)
-    table, forever = pd.DataFrame({"value": [1.0]}), {name: itertools.repeat("saliency")}
-    calls = {"by": functools.partial(metrics.summarise, table)}
-    evaluated = functools.partial(nib.evaluate, clip, pairs, **{"methods": "saliency"} | forever, progress=False)
-    with pytest.raises((ValueError, KeyError), match=r"at most 1,000|must be some of|no column"):
-        calls["by"](**forever) if name == "by" else evaluated()
+def test_names_without_an_end_are_refused(clip, pairs, monkeypatch, subtests):
+    for name in ["methods", "metrics", "by"]:
+        with subtests.test(repr(name)), monkeypatch.context() as patch:
+            patch.setattr(nib.limits, "pairs", 1000)
+            table, forever = pd.DataFrame({"value": [1.0]}), {name: itertools.repeat("saliency")}
+            calls = {"by": functools.partial(metrics.summarise, table)}
+            evaluated = functools.partial(
+                nib.evaluate, clip, pairs, **{"methods": "saliency"} | forever, progress=False
+            )
+            with pytest.raises((ValueError, KeyError), match=r"at most 1,000|must be some of|no column"):
+                calls["by"](**forever) if name == "by" else evaluated()
 
 
 def test_a_map_lies_on_what_the_model_sees(clip):
@@ -355,18 +368,16 @@ def test_a_map_lies_on_what_the_model_sees(clip):
     assert result.picture.shape[:2] == result.heatmap().shape == (60, 60)
 
 
-@pytest.mark.parametrize(
-    ("picture", "error", "message"),
-    [
+def test_a_path_is_named_as_it_was_given(clip, subtests):
+    for picture, error, message in [
         ("https://example.com/a.png", FileNotFoundError, "no picture at 'https://example.com/a.png'"),
         ("", ValueError, "cannot read the picture .*it is no file"),
         ("x" * 5000, ValueError, "cannot read the picture 'x{200,298}…: "),
-    ],
-)
-def test_a_path_is_named_as_it_was_given(clip, picture, error, message):
-    with pytest.raises(error, match=message) as caught:
-        nib.attribute(clip, picture, "a cat")
-    assert len(str(caught.value)) < 6000
+    ]:
+        with subtests.test(message):
+            with pytest.raises(error, match=message) as caught:
+                nib.attribute(clip, picture, "a cat")
+            assert len(str(caught.value)) < 6000
 
 
 def test_an_open_file_is_no_list_of_pictures(clip, tmp_path):

@@ -41,16 +41,17 @@ def evaluate(clip, pairs, methods="random", **options):
 # ---- masks
 
 
-@pytest.mark.parametrize("method", ["gradcam", "true_mask"])
-def test_masks_are_cropped_as_their_pictures_are(clip, pairs, method):
-    cropped = []
-    for pair in pairs:
-        width, height = pair["image"].size
-        left, top = (width - 60) // 2, (height - 60) // 2
-        image = pair["image"].crop((left, top, left + 60, top + 60))
-        cropped.append(pair | {"image": image, "masks": pair["masks"][top : top + 60, left : left + 60]})
-    options = dict(methods=method, metrics=["localisation", "confidence"])
-    assert evaluate(clip, pairs, **options).equals(evaluate(clip, cropped, **options))
+def test_masks_are_cropped_as_their_pictures_are(clip, pairs, subtests):
+    for method in ["gradcam", "true_mask"]:
+        with subtests.test(repr(method)):
+            cropped = []
+            for pair in pairs:
+                width, height = pair["image"].size
+                left, top = (width - 60) // 2, (height - 60) // 2
+                image = pair["image"].crop((left, top, left + 60, top + 60))
+                cropped.append(pair | {"image": image, "masks": pair["masks"][top : top + 60, left : left + 60]})
+            options = dict(methods=method, metrics=["localisation", "confidence"])
+            assert evaluate(clip, pairs, **options).equals(evaluate(clip, cropped, **options))
 
 
 def test_masks_are_resized_as_their_pictures_are(clip, pairs):
@@ -84,12 +85,12 @@ MASKS = {
 }
 
 
-@pytest.mark.parametrize("case", MASKS)
-def test_masks_of_pairs_are_refused(clip, pairs, case):
-    mask, message = MASKS[case]
-    pairs[1]["masks"] = mask
-    with pytest.raises(ValueError, match=message):
-        evaluate(clip, pairs, metrics=["localisation"])
+def test_masks_of_pairs_are_refused(clip, pairs, subtests):
+    for case, (mask, message) in MASKS.items():
+        with subtests.test(case):
+            pairs[1]["masks"] = mask
+            with pytest.raises(ValueError, match=message):
+                evaluate(clip, pairs, metrics=["localisation"])
 
 
 def test_a_mask_beside_what_the_model_sees_is_refused(clip, pairs):
@@ -114,27 +115,30 @@ def test_parts_of_a_model_of_equal_weights_and_other_heads_are_not_read(pairs, t
     assert len(list(tmp_path.glob("*.parquet"))) == 3
 
 
-@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA])
-def test_a_pair_without_an_id_is_named(clip, pairs, missing):
-    pairs[1]["id"] = missing
-    with pytest.raises(ValueError, match=r"every pair must have an id, got .* in row 1"):
-        evaluate(clip, pairs)
+def test_a_pair_without_an_id_is_named(clip, pairs, subtests):
+    for missing in [None, float("nan"), pd.NA]:
+        with subtests.test(repr(missing)):
+            pairs[1]["id"] = missing
+            with pytest.raises(ValueError, match=r"every pair must have an id, got .* in row 1"):
+                evaluate(clip, pairs)
 
 
-@pytest.mark.parametrize("share", ["0.2", None, float("nan"), 0, 1, True])
-def test_a_share_that_is_none(clip, pixel_values, tokens, share):
-    scores = nib.METHODS["random"](clip, pixel_values, **tokens)
-    with pytest.raises(ValueError, match="share must be"):
-        metrics.infidelity(clip, pixel_values, **tokens, scores=scores, share=share)
+def test_a_share_that_is_none(clip, pixel_values, tokens, subtests):
+    for share in ["0.2", None, float("nan"), 0, 1, True]:
+        with subtests.test(repr(share)):
+            scores = nib.METHODS["random"](clip, pixel_values, **tokens)
+            with pytest.raises(ValueError, match="share must be"):
+                metrics.infidelity(clip, pixel_values, **tokens, scores=scores, share=share)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [({"radius": "0.1"}, "radius must be"), ({"radius": None}, "radius must be"), ({"seed": "0"}, "seed must be")],
-)
-def test_a_radius_or_seed_that_is_none(pixel_values, wrong, message):
-    with pytest.raises(ValueError, match=message):
-        metrics.max_sensitivity(pixel_values, lambda x: x.mean(1), **wrong)
+def test_a_radius_or_seed_that_is_none(pixel_values, subtests):
+    for wrong, message in [
+        ({"radius": "0.1"}, "radius must be"),
+        ({"radius": None}, "radius must be"),
+        ({"seed": "0"}, "seed must be"),
+    ]:
+        with subtests.test(str(wrong)), pytest.raises(ValueError, match=message):
+            metrics.max_sensitivity(pixel_values, lambda x: x.mean(1), **wrong)
 
 
 def test_sensitivity_wants_a_function(pixel_values):
@@ -156,19 +160,20 @@ LOCALISATION += [metrics.iou_at_mean, lambda maps, masks: metrics.selectivity(ma
 
 
 @pytest.mark.filterwarnings("ignore:To copy construct")
-@pytest.mark.parametrize("measure", LOCALISATION)
-def test_masks_and_maps_of_other_kinds(measure):
-    expected = measure(MAPS, ON)
-    for masks in (ON.byte() * 255, ON.float(), ON.numpy(), ON.tolist(), ON.int()):
-        assert torch.equal(measure(MAPS, masks), expected)
-    for maps in (MAPS.numpy(), MAPS.tolist(), MAPS.clone().requires_grad_()):
-        assert torch.equal(measure(maps, ON), expected)
-    for masks in (ON / 0, -ON.float()):
-        with pytest.raises(ValueError, match="masks must be boolean or numbers"):
-            measure(MAPS, masks)
-    for maps, message in ((MAPS / 0, "scores must be finite"), (MAPS[:, :0], r"must be \(batch, \., \.\)")):
-        with pytest.raises(ValueError, match=message):
-            measure(maps, ON)
+def test_masks_and_maps_of_other_kinds(subtests):
+    for measure in LOCALISATION:
+        with subtests.test(measure.__name__):
+            expected = measure(MAPS, ON)
+            for masks in (ON.byte() * 255, ON.float(), ON.numpy(), ON.tolist(), ON.int()):
+                assert torch.equal(measure(MAPS, masks), expected)
+            for maps in (MAPS.numpy(), MAPS.tolist(), MAPS.clone().requires_grad_()):
+                assert torch.equal(measure(maps, ON), expected)
+            for masks in (ON / 0, -ON.float()):
+                with pytest.raises(ValueError, match="masks must be boolean or numbers"):
+                    measure(MAPS, masks)
+            for maps, message in ((MAPS / 0, "scores must be finite"), (MAPS[:, :0], r"must be \(batch, \., \.\)")):
+                with pytest.raises(ValueError, match=message):
+                    measure(maps, ON)
 
 
 BAD_SCORES = {
@@ -179,22 +184,23 @@ BAD_SCORES = {
 }
 
 
-@pytest.mark.parametrize("case", BAD_SCORES)
-@pytest.mark.parametrize("measure", [metrics.removal_curves, metrics.infidelity])
-def test_scores_that_cannot_be_measured(clip, pixel_values, tokens, case, measure):
-    change, message = BAD_SCORES[case]
-    scores = nib.Scores(torch.ones(3, 5, 5), torch.ones(tokens["input_ids"].shape), torch.zeros(3))
-    change(scores)
-    with pytest.raises(ValueError, match=message):
-        measure(clip, pixel_values, *tokens.values(), scores)
+def test_scores_that_cannot_be_measured(clip, pixel_values, tokens, subtests):
+    for case, (change, message) in BAD_SCORES.items():
+        for measure in [metrics.removal_curves, metrics.infidelity]:
+            with subtests.test(f"{case} {measure.__name__}"):
+                scores = nib.Scores(torch.ones(3, 5, 5), torch.ones(tokens["input_ids"].shape), torch.zeros(3))
+                change(scores)
+                with pytest.raises(ValueError, match=message):
+                    measure(clip, pixel_values, *tokens.values(), scores)
 
 
-@pytest.mark.parametrize("wrong", [MAPS / 0, MAPS * NAN])
-def test_maps_of_absent_prompts_must_be_finite(wrong):
-    for maps in ((MAPS, wrong), (wrong, MAPS)):
-        with pytest.raises(ValueError, match="must be finite"):
-            metrics.absent_prompt(*maps)
-    assert metrics.absent_prompt(MAPS.numpy(), MAPS.tolist())["absent_agreement"] == 1
+def test_maps_of_absent_prompts_must_be_finite(subtests):
+    for wrong in [MAPS / 0, MAPS * NAN]:
+        with subtests.test(repr(wrong)):
+            for maps in ((MAPS, wrong), (wrong, MAPS)):
+                with pytest.raises(ValueError, match="must be finite"):
+                    metrics.absent_prompt(*maps)
+            assert metrics.absent_prompt(MAPS.numpy(), MAPS.tolist())["absent_agreement"] == 1
 
 
 # ---- tables
@@ -206,12 +212,13 @@ def table():
     return pd.DataFrame({"id": [*"abcdef"] * 2, "method": ["x"] * 6 + ["y"] * 6, "metric": "m", "value": value})
 
 
-@pytest.mark.parametrize("values", [[50.0] * 6, [0.0, 50, 100] * 2, [0.0, 1, 1] * 2])
-def test_what_is_called_a_share_and_is_none_has_an_interval_round_its_mean(table, values):
-    table = table.assign(metric="image_increase", value=values * 2)
-    row = metrics.summarise(table, ["method", "metric"]).iloc[0]
-    assert row["low"] <= np.mean(values) <= row["high"]
-    assert metrics.compare(table, ["metric"], reference="x")["difference"].tolist() == [0]
+def test_what_is_called_a_share_and_is_none_has_an_interval_round_its_mean(table, subtests):
+    for values in [[50.0] * 6, [0.0, 50, 100] * 2, [0.0, 1, 1] * 2]:
+        with subtests.test(repr(values)):
+            table = table.assign(metric="image_increase", value=values * 2)
+            row = metrics.summarise(table, ["method", "metric"]).iloc[0]
+            assert row["low"] <= np.mean(values) <= row["high"]
+            assert metrics.compare(table, ["metric"], reference="x")["difference"].tolist() == [0]
 
 
 def test_one_column_may_be_named_alone(table):
@@ -219,27 +226,25 @@ def test_one_column_may_be_named_alone(table):
     assert metrics.summarise(table, "method").equals(metrics.summarise(table, ["method"]))
 
 
-@pytest.mark.parametrize("measure", [metrics.summarise, lambda *table: metrics.compare(*table, reference="x")])
-@pytest.mark.parametrize(
-    ("change", "by", "error", "message"),
-    [
-        (lambda table: table, "m", KeyError, "the table has no column m; it has id, method"),
-        (lambda table: table, [], ValueError, "by must name at least one column"),
-        (lambda table: table, 5, ValueError, "by must name at least one column"),
-        (lambda table: table.to_dict(), "metric", TypeError, "must be a table .DataFrame., got dict"),
-        (lambda table: table.astype({"value": str}), "metric", ValueError, "column 'value' must hold numbers"),
-        (lambda table: table.drop(columns="value"), "metric", KeyError, "no column value"),
-    ],
-)
-def test_tables_are_refused(table, measure, change, by, error, message):
-    with pytest.raises(error, match=message):
-        measure(change(table), by)
+def test_tables_are_refused(table, subtests):
+    for measure in [metrics.summarise, lambda *table: metrics.compare(*table, reference="x")]:
+        for change, by, error, message in [
+            (lambda table: table, "m", KeyError, "the table has no column m; it has id, method"),
+            (lambda table: table, [], ValueError, "by must name at least one column"),
+            (lambda table: table, 5, ValueError, "by must name at least one column"),
+            (lambda table: table.to_dict(), "metric", TypeError, "must be a table .DataFrame., got dict"),
+            (lambda table: table.astype({"value": str}), "metric", ValueError, "column 'value' must hold numbers"),
+            (lambda table: table.drop(columns="value"), "metric", KeyError, "no column value"),
+        ]:
+            with subtests.test(message), pytest.raises(error, match=message):
+                measure(change(table), by)
 
 
-@pytest.mark.parametrize("column", ["id", "method"])
-def test_a_comparison_needs_pairs_and_methods(table, column):
-    with pytest.raises(KeyError, match=f"the table has no column {column}; it has"):
-        metrics.compare(table.drop(columns=column), "metric", reference="x")
+def test_a_comparison_needs_pairs_and_methods(table, subtests):
+    for column in ["id", "method"]:
+        with subtests.test(repr(column)):
+            with pytest.raises(KeyError, match=f"the table has no column {column}; it has"):
+                metrics.compare(table.drop(columns=column), "metric", reference="x")
 
 
 def test_p_values_are_probabilities():
@@ -251,12 +256,10 @@ def test_p_values_are_probabilities():
     assert np.array_equal(metrics.holm(pd.Series([0.01, 0.04, 0.03], index=[5, 1, 9])), expected)
 
 
-@pytest.mark.parametrize(
-    "options", [{"n_resamples": 0}, {"n_resamples": -1}, {"n_resamples": 2.5}, {"seed": -1}, {"seed": "x"}]
-)
-def test_resamples_are_counted(options):
-    with pytest.raises(ValueError, match="must be a whole number"):
-        metrics.bootstrap_interval([1.0, 2, 3], **options)
+def test_resamples_are_counted(subtests):
+    for options in [{"n_resamples": 0}, {"n_resamples": -1}, {"n_resamples": 2.5}, {"seed": -1}, {"seed": "x"}]:
+        with subtests.test(str(options)), pytest.raises(ValueError, match="must be a whole number"):
+            metrics.bootstrap_interval([1.0, 2, 3], **options)
 
 
 # ---- pairs and settings
@@ -289,9 +292,10 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_plainly_pairs_is_taken(clip, pairs, kind):
-    assert evaluate(clip, KINDS[kind](pairs)).equals(evaluate(clip, pairs))
+def test_what_is_plainly_pairs_is_taken(clip, pairs, subtests):
+    for kind in KINDS:
+        with subtests.test(""):
+            assert evaluate(clip, KINDS[kind](pairs)).equals(evaluate(clip, pairs))
 
 
 A_LIST = "pairs must be a data set, a table or a list of mappings"
@@ -311,11 +315,10 @@ PAIRS = {
 }
 
 
-@pytest.mark.parametrize("case", PAIRS)
-def test_pairs_are_refused(clip, pairs, case):
-    make, error, message = PAIRS[case]
-    with pytest.raises(error, match=message):
-        evaluate(clip, make(pairs))
+def test_pairs_are_refused(clip, pairs, subtests):
+    for case, (make, error, message) in PAIRS.items():
+        with subtests.test(case), pytest.raises(error, match=message):
+            evaluate(clip, make(pairs))
 
 
 OPTIONS = [
@@ -328,10 +331,10 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "error", "message"), OPTIONS)
-def test_options_are_refused(clip, pairs, name, value, error, message):
-    with pytest.raises(error, match=message):
-        evaluate(clip, pairs, **{name: value})
+def test_options_are_refused(clip, pairs, subtests):
+    for name, value, error, message in OPTIONS:
+        with subtests.test(f"{name}={value!r}"), pytest.raises(error, match=message):
+            evaluate(clip, pairs, **{name: value})
 
 
 def test_choices_may_be_generators(clip, pairs):
@@ -365,13 +368,15 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_a_part_that_was_changed_is_computed_again(clip, pairs, tmp_path, change):
-    whole = evaluate(clip, pairs, output=tmp_path)
-    (path,) = tmp_path.glob("*.parquet")
-    CHANGES[change](pd.read_parquet(path)).to_parquet(path, index=False)
-    with pytest.warns(UserWarning, match="is no part of this evaluation and is computed again"):
-        assert evaluate(clip, pairs, output=tmp_path).equals(whole)
+def test_a_part_that_was_changed_is_computed_again(clip, pairs, tmp_path_factory, subtests):
+    for change in CHANGES:
+        with subtests.test(change.__name__):
+            tmp_path = tmp_path_factory.mktemp("row")
+            whole = evaluate(clip, pairs, output=tmp_path)
+            (path,) = tmp_path.glob("*.parquet")
+            CHANGES[change](pd.read_parquet(path)).to_parquet(path, index=False)
+            with pytest.warns(UserWarning, match="is no part of this evaluation and is computed again"):
+                assert evaluate(clip, pairs, output=tmp_path).equals(whole)
 
 
 @pytest.mark.filterwarnings("ignore:.*is no part of this evaluation")
@@ -402,20 +407,21 @@ WRITERS = {
 }
 
 
-@pytest.mark.parametrize("kind", WRITERS)
-def test_files_are_whole_or_not_there(tmp_path, monkeypatch, kind):
-    write, ending = WRITERS[kind]
-    monkeypatch.setenv("HOME", str(tmp_path))
-    write(f"~/in/a{ending}")
-    assert (tmp_path / "in" / f"a{ending}").is_file()
-    write(tmp_path / f"{'x' * 245}{ending}")
-    (tmp_path / f"folder{ending}").mkdir()
-    with pytest.raises(ValueError, match="path must name a file, got the folder"):
-        write(tmp_path / f"folder{ending}")
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="a file of that name is in the way"):
-        write(tmp_path / "file" / f"a{ending}")
-    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".") or path.suffix == ".tmp"]
+def test_files_are_whole_or_not_there(tmp_path_factory, monkeypatch, subtests):
+    for kind, (write, ending) in WRITERS.items():
+        with subtests.test(""), monkeypatch.context() as patch:
+            tmp_path = tmp_path_factory.mktemp("row")
+            patch.setenv("HOME", str(tmp_path))
+            write(f"~/in/a{ending}")
+            assert (tmp_path / "in" / f"a{ending}").is_file()
+            write(tmp_path / f"{'x' * 245}{ending}")
+            (tmp_path / f"folder{ending}").mkdir()
+            with pytest.raises(ValueError, match="path must name a file, got the folder"):
+                write(tmp_path / f"folder{ending}")
+            (tmp_path / "file").write_text("")
+            with pytest.raises(ValueError, match="a file of that name is in the way"):
+                write(tmp_path / "file" / f"a{ending}")
+            assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".") or path.suffix == ".tmp"]
 
 
 def test_what_cannot_be_written_is_named(tmp_path):
@@ -452,13 +458,14 @@ def test_layers_that_are_numbers_and_pairs_are_written_as_text(clip, pairs, tmp_
 # ---- statistics of many values
 
 
-@pytest.mark.parametrize("n", [2, 3, 50, 501])
-def test_draws_in_parts_are_the_same_draws(monkeypatch, n):
-    values = np.random.default_rng(1).normal(size=n)
-    whole = metrics.bootstrap_interval(values, seed=3)
-    for shared in (1, 7 * n, 999 * n + 1):
-        monkeypatch.setattr(metrics.statistics, "SHARED", shared)
-        assert metrics.bootstrap_interval(values, seed=3) == whole
+def test_draws_in_parts_are_the_same_draws(monkeypatch, subtests):
+    for n in [2, 3, 50, 501]:
+        with subtests.test(repr(n)), monkeypatch.context() as patch:
+            values = np.random.default_rng(1).normal(size=n)
+            whole = metrics.bootstrap_interval(values, seed=3)
+            for shared in (1, 7 * n, 999 * n + 1):
+                patch.setattr(metrics.statistics, "SHARED", shared)
+                assert metrics.bootstrap_interval(values, seed=3) == whole
 
 
 # ---- data of one's own
@@ -507,11 +514,10 @@ FILES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", FILES)
-def test_tables_of_pictures_are_refused(write, case):
-    content, name, message = FILES[case]
-    with pytest.raises(ValueError, match=message):
-        nib.datasets.load(write(content, name), progress=False)
+def test_tables_of_pictures_are_refused(write, subtests):
+    for case, (content, name, message) in FILES.items():
+        with subtests.test(case), pytest.raises(ValueError, match=message):
+            nib.datasets.load(write(content, name), progress=False)
 
 
 def test_a_byte_order_mark_is_no_letter(write):
@@ -519,11 +525,12 @@ def test_a_byte_order_mark_is_no_letter(write):
         assert nib.datasets.load(write(b"\xef\xbb\xbf" + content.encode(), name))["text"][1] in ("b", "a dog")
 
 
-@pytest.mark.parametrize("texts", [('"a"', '["b", "c"]'), ('["a"]', '"b"')])
-def test_captions_of_some_rows_are_kept(write, texts):
-    data = nib.datasets.load(write(LINES % texts, "table.jsonl"))
-    assert data["text"][:] == ["a", "b"]
-    assert data["captions"][:] == [["a"], ["b", "c"] if "c" in texts[1] else ["b"]]
+def test_captions_of_some_rows_are_kept(write, subtests):
+    for texts in [('"a"', '["b", "c"]'), ('["a"]', '"b"')]:
+        with subtests.test(repr(texts)):
+            data = nib.datasets.load(write(LINES % texts, "table.jsonl"))
+            assert data["text"][:] == ["a", "b"]
+            assert data["captions"][:] == [["a"], ["b", "c"] if "c" in texts[1] else ["b"]]
 
 
 def test_many_captions_keep_their_order(write):
@@ -545,13 +552,13 @@ def test_a_folder_that_was_saved_to_disk(tmp_path):
         nib.datasets.load(tmp_path / "saved")
 
 
-@pytest.mark.parametrize(
-    ("name", "error"),
-    [*((name, TypeError) for name in (None, 5, ["scenes"])), *((name, ValueError) for name in ("", " ", "a\0"))],
-)
-def test_names_of_data_are_refused(name, error):
-    with pytest.raises(error, match="name must be a path, got"):
-        nib.datasets.load(name)
+def test_names_of_data_are_refused(subtests):
+    for name, error in [
+        *((name, TypeError) for name in (None, 5, ["scenes"])),
+        *((name, ValueError) for name in ("", " ", "a\0")),
+    ]:
+        with subtests.test(repr(name)), pytest.raises(error, match="name must be a path, got"):
+            nib.datasets.load(name)
 
 
 def test_a_name_may_be_long_and_begin_at_home(write, tmp_path, monkeypatch):
@@ -603,11 +610,10 @@ PLOTS = {
 }
 
 
-@pytest.mark.parametrize("case", PLOTS)
-def test_plots_are_refused(case):
-    make, message = PLOTS[case]
-    with pytest.raises(ValueError, match=message):
-        make()
+def test_plots_are_refused(subtests):
+    for case, (make, message) in PLOTS.items():
+        with subtests.test(case), pytest.raises(ValueError, match=message):
+            make()
 
 
 def test_grey_pictures_are_drawn():
@@ -626,26 +632,28 @@ GRIDS = {
 }
 
 
-@pytest.mark.parametrize("case", GRIDS)
-def test_grids_are_refused(notebook, case):
-    content, message = GRIDS[case]
-    path = notebook.with_name("grid.yaml")
-    path.write_text(f"notebook: {notebook.name}\n{content}\n")
-    with pytest.raises(ValueError, match=message):
-        read_grid(path)
+def test_grids_are_refused(notebook, subtests):
+    for case, (content, message) in GRIDS.items():
+        with subtests.test(case):
+            path = notebook.with_name("grid.yaml")
+            path.write_text(f"notebook: {notebook.name}\n{content}\n")
+            with pytest.raises(ValueError, match=message):
+                read_grid(path)
 
 
-@pytest.mark.parametrize("content", ["{}", "{", "", '{"cells": []}'])
-def test_what_is_no_notebook_is_refused(tmp_path, content):
-    path = tmp_path / "a.ipynb"
-    path.write_text(content)
-    with pytest.raises(ValueError, match=r"a\.ipynb (is no notebook|must declare)"):
-        read_profile("smoke", [path])
+def test_what_is_no_notebook_is_refused(tmp_path_factory, subtests):
+    for content in ["{}", "{", "", '{"cells": []}']:
+        with subtests.test(repr(content)):
+            tmp_path = tmp_path_factory.mktemp("row")
+            path = tmp_path / "a.ipynb"
+            path.write_text(content)
+            with pytest.raises(ValueError, match=r"a\.ipynb (is no notebook|must declare)"):
+                read_profile("smoke", [path])
 
 
-@pytest.mark.parametrize(
-    ("name", "text"), [("rows", "[1"), ("anything", "*a"), ("factor", "1e400"), ("factor", "1.0e+400")]
-)
-def test_parameters_that_are_no_yaml_begin_nothing(notebook, tmp_path, capsys, name, text):
-    assert main([str(notebook), "-p", name, text, "--output", str(tmp_path / "out")]) == 2
-    assert name in capsys.readouterr().err
+def test_parameters_that_are_no_yaml_begin_nothing(notebook, tmp_path_factory, capsys, subtests):
+    for name, text in [("rows", "[1"), ("anything", "*a"), ("factor", "1e400"), ("factor", "1.0e+400")]:
+        with subtests.test(f"{name} {text}"):
+            tmp_path = tmp_path_factory.mktemp("row")
+            assert main([str(notebook), "-p", name, text, "--output", str(tmp_path / "out")]) == 2
+            assert name in capsys.readouterr().err

@@ -52,18 +52,22 @@ def test_one_table_describes_a_folder(folder):
         nib.datasets.load(folder / "train")
 
 
-@pytest.mark.parametrize("captions", [["cat", "dog"], [{"a": "cat"}, {"a": "dog"}]])
-def test_captions_are_lists(clip, captions):
-    data = Dataset.from_dict({"id": ["0", "1"], "image": [PICTURE] * 2, "text": ["x", "x"], "captions": captions})
-    with pytest.raises(ValueError, match="column 'captions' must hold a list of captions a row, got"):
-        nib.datasets.best_captions(clip, data)
+def test_captions_are_lists(clip, subtests):
+    for captions in [["cat", "dog"], [{"a": "cat"}, {"a": "dog"}]]:
+        with subtests.test(repr(captions)):
+            data = Dataset.from_dict(
+                {"id": ["0", "1"], "image": [PICTURE] * 2, "text": ["x", "x"], "captions": captions}
+            )
+            with pytest.raises(ValueError, match="column 'captions' must hold a list of captions a row, got"):
+                nib.datasets.best_captions(clip, data)
 
 
-@pytest.mark.parametrize("column", ["captions", "image", "text"])
-def test_captions_are_chosen_where_all_columns_are(clip, column):
-    data = nib.datasets.load("scenes", limit=2)
-    with pytest.raises(ValueError, match=f"the data set must have a column '{column}' to choose from"):
-        nib.datasets.best_captions(clip, data.remove_columns(column))
+def test_captions_are_chosen_where_all_columns_are(clip, subtests):
+    for column in ["captions", "image", "text"]:
+        with subtests.test(repr(column)):
+            data = nib.datasets.load("scenes", limit=2)
+            with pytest.raises(ValueError, match=f"the data set must have a column '{column}' to choose from"):
+                nib.datasets.best_captions(clip, data.remove_columns(column))
 
 
 def test_captions_are_chosen_whatever_the_format(clip):
@@ -79,17 +83,19 @@ IDS = {
 }
 
 
-@pytest.mark.parametrize("case", IDS)
-def test_files_of_ids(tmp_path, case):
-    text, message = IDS[case]
-    with pytest.raises(ValueError, match=message):
-        nib.datasets.load("scenes", ids=write(tmp_path / "ids.csv", text))
+def test_files_of_ids(tmp_path_factory, subtests):
+    for case, (text, message) in IDS.items():
+        with subtests.test(case):
+            tmp_path = tmp_path_factory.mktemp("row")
+            with pytest.raises(ValueError, match=message):
+                nib.datasets.load("scenes", ids=write(tmp_path / "ids.csv", text))
 
 
-@pytest.mark.parametrize("key", [float("nan"), b"a", ["a"], {"a": 1}])
-def test_ids_are_text_or_numbers(key):
-    with pytest.raises(ValueError, match="ids must be text or whole numbers, got"):
-        nib.datasets.load("scenes", ids=["scenes_0000", key])
+def test_ids_are_text_or_numbers(subtests):
+    for key in [float("nan"), b"a", ["a"], {"a": 1}]:
+        with subtests.test(repr(key)):
+            with pytest.raises(ValueError, match="ids must be text or whole numbers, got"):
+                nib.datasets.load("scenes", ids=["scenes_0000", key])
 
 
 def test_many_ids_are_compared_at_once():
@@ -103,12 +109,10 @@ def test_a_field_that_is_too_long_has_its_line(folder):
         nib.datasets.load(path)
 
 
-@pytest.mark.parametrize(
-    "given", [{"repeated": "no"}, {"with_others": "no"}, {"name": "../scenes/scenes"}, {"name": 5}]
-)
-def test_object_prompts_are_asked_for_by_flags_and_names(given):
-    with pytest.raises(ValueError, match=r"must be (True or False|one of)"):
-        nib.datasets.object_prompts(2, **given)
+def test_object_prompts_are_asked_for_by_flags_and_names(subtests):
+    for given in [{"repeated": "no"}, {"with_others": "no"}, {"name": "../scenes/scenes"}, {"name": 5}]:
+        with subtests.test(repr(given)), pytest.raises(ValueError, match=r"must be (True or False|one of)"):
+            nib.datasets.object_prompts(2, **given)
 
 
 def test_articles_go_by_the_first_letter():
@@ -133,16 +137,16 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("case", BROKEN)
-def test_pictures_are_drawn_from_bytes(case):
-    with pytest.raises(ValueError, match=r"a picture \(height, width, 3\) in uint8"):
-        draw_map(Figure().subplots(), BROKEN[case], MAP)
+def test_pictures_are_drawn_from_bytes(subtests):
+    for case in BROKEN:
+        with subtests.test(case), pytest.raises(ValueError, match=r"a picture \(height, width, 3\) in uint8"):
+            draw_map(Figure().subplots(), BROKEN[case], MAP)
 
 
-@pytest.mark.parametrize("given", [{"limit": False}, {"limit": ""}, {"limit": 1e-320}])
-def test_a_limit_is_a_number_that_can_be_drawn(given):
-    with pytest.raises((ValueError, TypeError), match="limit"):
-        draw_map(Figure().subplots(), np.zeros((9, 9, 3), np.uint8), MAP, **given)
+def test_a_limit_is_a_number_that_can_be_drawn(subtests):
+    for given in [{"limit": False}, {"limit": ""}, {"limit": 1e-320}]:
+        with subtests.test(repr(given)), pytest.raises((ValueError, TypeError), match="limit"):
+            draw_map(Figure().subplots(), np.zeros((9, 9, 3), np.uint8), MAP, **given)
 
 
 def test_an_index_with_a_name_is_a_column(tmp_path):
@@ -172,9 +176,10 @@ TABLES = {
 }
 
 
-@pytest.mark.parametrize("case", TABLES)
-def test_tables_that_a_file_would_not_give_back(tmp_path, case):
-    table, name, message = TABLES[case]
-    with pytest.raises(ValueError, match=message):
-        nib.save_table(table, tmp_path / name)
-    assert not list(tmp_path.iterdir())
+def test_tables_that_a_file_would_not_give_back(tmp_path_factory, subtests):
+    for case, (table, name, message) in TABLES.items():
+        with subtests.test(case):
+            tmp_path = tmp_path_factory.mktemp("row")
+            with pytest.raises(ValueError, match=message):
+                nib.save_table(table, tmp_path / name)
+            assert not list(tmp_path.iterdir())

@@ -62,13 +62,16 @@ def replace_activation(model):
     model.vision_model.encoder.layers[0].mlp.activation_fn = torch.nn.Tanh()
 
 
-@pytest.mark.parametrize("change", [scale_attention, widen_eps, move_positions, replace_activation])
-def test_parts_of_a_changed_model_are_not_read(own, pairs, tmp_path, change):
-    before = evaluate(own, pairs, "gradcam", output=tmp_path)
-    change(own.model)
-    after = evaluate(own, pairs, "gradcam", output=tmp_path)
-    assert not after.equals(before)
-    assert after.equals(evaluate(own, pairs, "gradcam"))
+def test_parts_of_a_changed_model_are_not_read(model_folder, pairs, tmp_path_factory, subtests):
+    for change in [scale_attention, widen_eps, move_positions, replace_activation]:
+        with subtests.test(change.__name__):
+            tmp_path = tmp_path_factory.mktemp("row")
+            own = nib.load(model_folder)
+            before = evaluate(own, pairs, "gradcam", output=tmp_path)
+            change(own.model)
+            after = evaluate(own, pairs, "gradcam", output=tmp_path)
+            assert not after.equals(before)
+            assert after.equals(evaluate(own, pairs, "gradcam"))
 
 
 def hook(model):
@@ -92,12 +95,17 @@ def put_in_code(model):
     model.vision_model.post_layernorm = Own()
 
 
-@pytest.mark.parametrize("change", [hook, hook_before, patch_forward, put_in_code])
-def test_no_part_is_kept_of_a_model_with_hooks_or_code(own, pairs, tmp_path, change):
-    change(own.model)
-    assert len(evaluate(own, pairs, "gradcam"))
-    with pytest.raises(ValueError, match=r"output must be None with hooks or code of your own on the model.*_model\."):
-        evaluate(own, pairs, "gradcam", output=tmp_path)
+def test_no_part_is_kept_of_a_model_with_hooks_or_code(model_folder, pairs, tmp_path_factory, subtests):
+    for change in [hook, hook_before, patch_forward, put_in_code]:
+        with subtests.test(change.__name__):
+            tmp_path = tmp_path_factory.mktemp("row")
+            own = nib.load(model_folder)
+            change(own.model)
+            assert len(evaluate(own, pairs, "gradcam"))
+            with pytest.raises(
+                ValueError, match=r"output must be None with hooks or code of your own on the model.*_model\."
+            ):
+                evaluate(own, pairs, "gradcam", output=tmp_path)
 
 
 def hook_pooled(model):
@@ -126,14 +134,20 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize(
-    ("change", "where"), [(hook_pooled, "vision_model"), (patch_tower, "text_model"), (patch_features, "the model")]
-)
-def test_what_a_cut_tower_would_leave_out_is_refused(own, call, change, where):
-    change(own.model)
-    with pytest.raises(ValueError, match=f"hooks and code of your own around the blocks of {where} would be left out"):
-        CALLS[call](own)
+def test_what_a_cut_tower_would_leave_out_is_refused(model_folder, subtests):
+    for call in CALLS:
+        for change, where in [
+            (hook_pooled, "vision_model"),
+            (patch_tower, "text_model"),
+            (patch_features, "the model"),
+        ]:
+            with subtests.test(f"{where} {call}"):
+                own = nib.load(model_folder)
+                change(own.model)
+                with pytest.raises(
+                    ValueError, match=f"hooks and code of your own around the blocks of {where} would be left out"
+                ):
+                    CALLS[call](own)
 
 
 def test_a_forward_that_its_class_was_given_is_used(own, monkeypatch):
@@ -151,20 +165,17 @@ def test_hooks_of_a_user_are_not_those_of_a_check(own):
         verify(own, n_steps=1)
 
 
-@pytest.mark.parametrize(
-    ("parts", "message"),
-    [
+def test_a_tokenizer_is_no_processor(clip, subtests):
+    for parts, message in [
         (
             lambda clip: (clip.image_processor, clip.tokenizer),
             "tokenizer must be the tokenizer of a model, or None, got",
         ),
         (lambda clip: (clip.tokenizer, clip.tokenizer), "image_processor must be the image_processor of a model"),
         (lambda clip: ("openai/clip", None), "tokenizer must be .*, got str"),
-    ],
-)
-def test_a_tokenizer_is_no_processor(clip, parts, message):
-    with pytest.raises(TypeError, match=message):
-        nib.HookedCLIP(clip.model, *parts(clip))
+    ]:
+        with subtests.test(message), pytest.raises(TypeError, match=message):
+            nib.HookedCLIP(clip.model, *parts(clip))
 
 
 # ---- a method of one's own
@@ -188,14 +199,14 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize("case", OWN)
-def test_a_method_of_ones_own_gives_scores(clip, pairs, monkeypatch, case):
-    method, error, message = OWN[case]
-    monkeypatch.setitem(nib.METHODS, "mine", method)
-    with pytest.raises(error, match=message):
-        nib.attribute(clip, PICTURE, "a cat", "mine")
-    with pytest.raises(error, match=message):
-        evaluate(clip, pairs, "mine")
+def test_a_method_of_ones_own_gives_scores(clip, pairs, monkeypatch, subtests):
+    for case, (method, error, message) in OWN.items():
+        with subtests.test(case), monkeypatch.context() as patch:
+            patch.setitem(nib.METHODS, "mine", method)
+            with pytest.raises(error, match=message):
+                nib.attribute(clip, PICTURE, "a cat", "mine")
+            with pytest.raises(error, match=message):
+                evaluate(clip, pairs, "mine")
 
 
 def mine(clip, pixel_values, input_ids, attention_mask=None, *, batch_size=64):
@@ -212,18 +223,17 @@ def test_parts_of_another_method_of_that_name_are_not_read(clip, pairs, tmp_path
     assert len(list(tmp_path.glob("*.parquet"))) == 2
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
+def test_no_part_is_kept_of_a_method_whose_code_cannot_be_told(clip, pairs, tmp_path_factory, monkeypatch, subtests):
+    for method in [
         functools.partial(mine, batch_size=3),
         orthogonal_text(nib.METHODS["random"], torch.tensor([[1329, 320, 1330]])),
         eval("lambda clip, pixel_values, input_ids, attention_mask=None: None"),
-    ],
-)
-def test_no_part_is_kept_of_a_method_whose_code_cannot_be_told(clip, pairs, tmp_path, monkeypatch, method):
-    monkeypatch.setitem(nib.METHODS, "mine", method)
-    with pytest.raises(ValueError, match=r"output must be None .* mine"):
-        evaluate(clip, pairs, "mine", output=tmp_path)
+    ]:
+        with subtests.test(repr(method)), monkeypatch.context() as patch:
+            tmp_path = tmp_path_factory.mktemp("row")
+            patch.setitem(nib.METHODS, "mine", method)
+            with pytest.raises(ValueError, match=r"output must be None .* mine"):
+                evaluate(clip, pairs, "mine", output=tmp_path)
 
 
 # ---- what methods and metrics are called with
@@ -287,29 +297,27 @@ MEASURES = {
 }
 
 
-@pytest.mark.parametrize("case", INPUTS)
-@pytest.mark.parametrize("measure", MEASURES)
-def test_inputs_are_refused_by_name(clip, given, measure, case):
-    name, change, error, message = INPUTS[case]
-    with pytest.raises(error, match=message) as found:
-        MEASURES[measure](clip, **given | {name: change(given[name])})
-    assert len(str(found.value)) < 500
+def test_inputs_are_refused_by_name(clip, given, subtests):
+    for case, (name, change, error, message) in INPUTS.items():
+        for measure in MEASURES:
+            with subtests.test(f"{case} {measure.__name__}"):
+                with pytest.raises(error, match=message) as found:
+                    MEASURES[measure](clip, **given | {name: change(given[name])})
+                assert len(str(found.value)) < 500
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
+def test_ids_of_a_method_are_in_the_vocabulary(clip, pixel_values, tokens, subtests):
+    for change, message in [
         (lambda ids: ids + 5000, r"input_ids must be in \[0, 1331\)"),
         (lambda ids: ids - 5000, r"input_ids must be in \[0, 1331\)"),
-    ],
-)
-def test_ids_of_a_method_are_in_the_vocabulary(clip, pixel_values, tokens, change, message):
-    with pytest.raises(ValueError, match=message):
-        nib.METHODS["random"](clip, pixel_values, change(tokens["input_ids"]))
-    with pytest.raises(ValueError, match="pixel_values must have 3 channels and sides of at least 12, got"):
-        nib.METHODS["random"](clip, pixel_values[:, :2], tokens["input_ids"])
-    with pytest.raises(ValueError, match=f"input_ids must be 1 to {clip.context_length} in a row, got"):
-        nib.METHODS["random"](clip, pixel_values, tokens["input_ids"].repeat(1, 9))
+    ]:
+        with subtests.test(message):
+            with pytest.raises(ValueError, match=message):
+                nib.METHODS["random"](clip, pixel_values, change(tokens["input_ids"]))
+            with pytest.raises(ValueError, match="pixel_values must have 3 channels and sides of at least 12, got"):
+                nib.METHODS["random"](clip, pixel_values[:, :2], tokens["input_ids"])
+            with pytest.raises(ValueError, match=f"input_ids must be 1 to {clip.context_length} in a row, got"):
+                nib.METHODS["random"](clip, pixel_values, tokens["input_ids"].repeat(1, 9))
 
 
 SCORES = {
@@ -326,26 +334,27 @@ SCORES = {
 }
 
 
-@pytest.mark.parametrize("case", SCORES)
-@pytest.mark.parametrize("measure", [metrics.confidence, metrics.removal_curves, metrics.infidelity])
-def test_scores_are_those_of_a_method(clip, given, measure, case):
-    change, error, message = SCORES[case]
-    with pytest.raises(error, match=message):
-        measure(clip, **given | {"scores": change(given["scores"])})
+def test_scores_are_those_of_a_method(clip, given, subtests):
+    for case, (change, error, message) in SCORES.items():
+        for measure in [metrics.confidence, metrics.removal_curves, metrics.infidelity]:
+            with subtests.test(f"{case} {measure.__name__}"), pytest.raises(error, match=message):
+                measure(clip, **given | {"scores": change(given["scores"])})
 
 
-@pytest.mark.parametrize("change", [torch.Tensor.long, torch.Tensor.bool, lambda scores: scores + 0j])
-def test_maps_that_are_stretched_are_floats(clip, given, change):
-    scores = replace(given["scores"], image=change(given["scores"].image))
-    with pytest.raises(ValueError, match="must be floats, got torch"):
-        metrics.confidence(clip, **given | {"scores": scores})
+def test_maps_that_are_stretched_are_floats(clip, given, subtests):
+    for change in [torch.Tensor.long, torch.Tensor.bool, lambda scores: scores + 0j]:
+        with subtests.test(repr(change)):
+            scores = replace(given["scores"], image=change(given["scores"].image))
+            with pytest.raises(ValueError, match="must be floats, got torch"):
+                metrics.confidence(clip, **given | {"scores": scores})
 
 
-@pytest.mark.parametrize("sides", [5, None, [5], [["image"]], {}, "image"])
-@pytest.mark.parametrize("measure", [metrics.confidence, metrics.removal_curves])
-def test_sides_that_are_none(clip, given, measure, sides):
-    with pytest.raises(ValueError, match=r"sides must be some of \['image', 'text'\], got"):
-        measure(clip, **given, sides=sides)
+def test_sides_that_are_none(clip, given, subtests):
+    for sides in [5, None, [5], [["image"]], {}, "image"]:
+        for measure in [metrics.confidence, metrics.removal_curves]:
+            with subtests.test(f"{sides} {measure.__name__}"):
+                with pytest.raises(ValueError, match=r"sides must be some of \['image', 'text'\], got"):
+                    measure(clip, **given, sides=sides)
 
 
 EMBEDS = {
@@ -360,16 +369,18 @@ EMBEDS = {
 }
 
 
-@pytest.mark.parametrize("case", EMBEDS)
-def test_embeds_are_two_tensors(clip, given, case):
-    with pytest.raises(ValueError, match=r"embeds must be two finite tensors \(3, 16\)"):
-        metrics.confidence(clip, **given, embeds=EMBEDS[case])
+def test_embeds_are_two_tensors(clip, given, subtests):
+    for case in EMBEDS:
+        with subtests.test(case):
+            with pytest.raises(ValueError, match=r"embeds must be two finite tensors \(3, 16\)"):
+                metrics.confidence(clip, **given, embeds=EMBEDS[case])
 
 
-@pytest.mark.parametrize("measure", [metrics.confidence, metrics.removal_curves, metrics.infidelity])
-def test_a_metric_wants_a_model(given, measure):
-    with pytest.raises(TypeError, match=r"clip must be what nib\.load or nib\.HookedCLIP gives, got str"):
-        measure("clip", **given)
+def test_a_metric_wants_a_model(given, subtests):
+    for measure in [metrics.confidence, metrics.removal_curves, metrics.infidelity]:
+        with subtests.test(measure.__name__):
+            with pytest.raises(TypeError, match=r"clip must be what nib\.load or nib\.HookedCLIP gives, got str"):
+                measure("clip", **given)
 
 
 def test_maps_of_a_function_are_finite(clip, given, pixel_values):
@@ -413,48 +424,47 @@ WRONG_MASKS = {
 }
 
 
-@pytest.mark.parametrize("case", WRONG_MASKS)
-def test_masks_are_refused_by_row(case):
-    measure, message = WRONG_MASKS[case]
-    with pytest.raises(ValueError, match=message):
-        measure()
+def test_masks_are_refused_by_row(subtests):
+    for case, (measure, message) in WRONG_MASKS.items():
+        with subtests.test(case), pytest.raises(ValueError, match=message):
+            measure()
 
 
-@pytest.mark.parametrize(
-    "measure", [metrics.auc, metrics.average_precision, metrics.pointing_game, metrics.iou_at_mean]
-)
-def test_a_score_that_drowns_all_others_is_refused(measure):
-    huge = MAPS.double()
-    huge[1, 0, 0] = 1e14
-    with pytest.raises(ValueError, match=r"most scores of a map must be at least 1e-12 of its largest.* rows \[1\]"):
-        measure(huge, MASKS)
-    huge[1, 0, 0] = 1e10
-    assert len(measure(huge, MASKS)) == 2
-    single = torch.zeros(2, 4, 4)
-    single[:, 0, 0] = 1e14
-    assert len(measure(single, MASKS)) == 2
+def test_a_score_that_drowns_all_others_is_refused(subtests):
+    for measure in [metrics.auc, metrics.average_precision, metrics.pointing_game, metrics.iou_at_mean]:
+        with subtests.test(measure.__name__):
+            huge = MAPS.double()
+            huge[1, 0, 0] = 1e14
+            with pytest.raises(
+                ValueError, match=r"most scores of a map must be at least 1e-12 of its largest.* rows \[1\]"
+            ):
+                measure(huge, MASKS)
+            huge[1, 0, 0] = 1e10
+            assert len(measure(huge, MASKS)) == 2
+            single = torch.zeros(2, 4, 4)
+            single[:, 0, 0] = 1e14
+            assert len(measure(single, MASKS)) == 2
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
+def test_masks_that_tell_nothing_are_named(clip, pairs, subtests):
+    for change, message in [
         ({"masks": np.ones((60, 60))}, "masks of pair 'pair-1' must leave some background in what the model sees"),
         ({"other_masks": np.ones((60, 60))}, "masks of pair 'pair-1' must not overlap other_masks"),
-    ],
-)
-def test_masks_that_tell_nothing_are_named(clip, pairs, change, message):
-    pairs[1] |= change
-    with pytest.raises(ValueError, match=message):
-        evaluate(clip, pairs, metrics=["localisation"])
+    ]:
+        with subtests.test(message):
+            pairs[1] |= change
+            with pytest.raises(ValueError, match=message):
+                evaluate(clip, pairs, metrics=["localisation"])
 
 
-@pytest.mark.parametrize("picture", [None, 5, bytearray(b"abc"), b"abc"])
-def test_a_picture_that_is_none_is_named_by_its_pair(clip, pairs, picture):
-    pairs[1]["image"] = picture
-    with pytest.raises(TypeError, match="image of pair 'pair-1': a picture must be"):
-        evaluate(clip, pairs)
-    with pytest.raises(TypeError, match=r"a picture must be .*, got"):
-        nib.attribute(clip, picture, "a cat", "random")
+def test_a_picture_that_is_none_is_named_by_its_pair(clip, pairs, subtests):
+    for picture in [None, 5, bytearray(b"abc"), b"abc"]:
+        with subtests.test(repr(picture)):
+            pairs[1]["image"] = picture
+            with pytest.raises(TypeError, match="image of pair 'pair-1': a picture must be"):
+                evaluate(clip, pairs)
+            with pytest.raises(TypeError, match=r"a picture must be .*, got"):
+                nib.attribute(clip, picture, "a cat", "random")
 
 
 def test_a_pair_is_named_where_pixel_values_are_wanted(clip, pairs):
@@ -466,28 +476,27 @@ def test_a_pair_is_named_where_pixel_values_are_wanted(clip, pairs):
 # ---- words, limits, data
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
+def test_a_letter_is_in_one_word(clip, subtests):
+    for text, words in [
         ("İstanbul", ["İ", "stanbul"]),
         ("a İ cat", ["a", "İ", "cat"]),
         ("İİ x", ["İ", "İ", "x"]),
         ("Straße", ["Straße"]),
-    ],
-)
-def test_a_letter_is_in_one_word(clip, text, words):
-    _, of_tokens, found = to_tokens(clip, [text])[2][0]
-    assert found == words
-    assert {word for word in of_tokens if word is not None} == set(range(len(words)))
-    assert nib.attribute(clip, PICTURE, text, "random").words == words
+    ]:
+        with subtests.test(text):
+            _, of_tokens, found = to_tokens(clip, [text])[2][0]
+            assert found == words
+            assert {word for word in of_tokens if word is not None} == set(range(len(words)))
+            assert nib.attribute(clip, PICTURE, text, "random").words == words
 
 
-@pytest.mark.parametrize("value", ["a", None, True, NAN, -1])
-@pytest.mark.parametrize("name", ["pixels", "patches", "aspect", "pairs", "samples"])
-def test_a_limit_is_a_number(clip, monkeypatch, name, value):
-    monkeypatch.setattr(nib.limits, name, value)
-    with pytest.raises(ValueError, match=rf"nib\.limits\.{name} must be a number above 0, got"):
-        nib.attribute(clip, [PICTURE], ["a cat"], "random")
+def test_a_limit_is_a_number(clip, monkeypatch, subtests):
+    for value in ["a", None, True, NAN, -1]:
+        for name in ["pixels", "patches", "aspect", "pairs", "samples"]:
+            with subtests.test(f"{value} {name}"), monkeypatch.context() as patch:
+                patch.setattr(nib.limits, name, value)
+                with pytest.raises(ValueError, match=rf"nib\.limits\.{name} must be a number above 0, got"):
+                    nib.attribute(clip, [PICTURE], ["a cat"], "random")
 
 
 def test_the_home_folder_is_no_data(tmp_path, monkeypatch):
@@ -503,25 +512,28 @@ def test_the_home_folder_is_no_data(tmp_path, monkeypatch):
 TABLE = pd.DataFrame({"id": list("abab"), "metric": ["x"] * 4, "method": ["nib"] * 2 + ["rise"] * 2, "value": range(4)})
 
 
-@pytest.mark.parametrize("change", [np.array, pd.Index, pd.Series, tuple, iter])
-def test_columns_are_named_by_anything_in_order(change):
-    by = ["metric", "method"]
-    assert metrics.summarise(TABLE, change(by)).equals(metrics.summarise(TABLE, by))
-    assert metrics.compare(TABLE, change(by[:1])).equals(metrics.compare(TABLE, by[:1]))
+def test_columns_are_named_by_anything_in_order(subtests):
+    for change in [np.array, pd.Index, pd.Series, tuple, iter]:
+        with subtests.test(change.__name__):
+            by = ["metric", "method"]
+            assert metrics.summarise(TABLE, change(by)).equals(metrics.summarise(TABLE, by))
+            assert metrics.compare(TABLE, change(by[:1])).equals(metrics.compare(TABLE, by[:1]))
 
 
-@pytest.mark.parametrize("by", [{"metric"}, {"metric": 1}, iter([]), None])
-@pytest.mark.parametrize("measure", [metrics.summarise, metrics.compare])
-def test_columns_without_an_order_are_refused(measure, by):
-    with pytest.raises(ValueError, match="by must name at least one column, in order, got"):
-        measure(TABLE, by)
+def test_columns_without_an_order_are_refused(subtests):
+    for by in [{"metric"}, {"metric": 1}, iter([]), None]:
+        for measure in [metrics.summarise, metrics.compare]:
+            with subtests.test(f"{by} {measure.__name__}"):
+                with pytest.raises(ValueError, match="by must name at least one column, in order, got"):
+                    measure(TABLE, by)
 
 
-@pytest.mark.parametrize("value", [INF, -INF])
-@pytest.mark.parametrize("measure", [metrics.summarise, metrics.compare])
-def test_an_infinite_value_is_named_by_its_group(measure, value):
-    with pytest.raises(ValueError, match=rf"values must be finite or NaN, got {value} in .*'metric': 'x'"):
-        measure(TABLE.assign(value=[1, 2, 3, value]), ["metric"])
+def test_an_infinite_value_is_named_by_its_group(subtests):
+    for value in [INF, -INF]:
+        for measure in [metrics.summarise, metrics.compare]:
+            with subtests.test(f"{value} {measure.__name__}"):
+                with pytest.raises(ValueError, match=rf"values must be finite or NaN, got {value} in .*'metric': 'x'"):
+                    measure(TABLE.assign(value=[1, 2, 3, value]), ["metric"])
 
 
 def test_paths_are_written_as_text(tmp_path):
@@ -535,13 +547,13 @@ def with_attrs():
     return frame
 
 
-@pytest.mark.parametrize(
-    "frame", [with_attrs(), pd.DataFrame([[1, 2]], columns=["1", 1]), pd.DataFrame({"a": [object()]})]
-)
-def test_a_table_that_parquet_cannot_hold_is_refused(tmp_path, frame):
-    with pytest.raises(ValueError, match="parquet cannot hold the table, its names or its attrs"):
-        nib.save_table(frame, tmp_path / "t.parquet")
-    assert not list(tmp_path.iterdir())
+def test_a_table_that_parquet_cannot_hold_is_refused(tmp_path_factory, subtests):
+    for frame in [with_attrs(), pd.DataFrame([[1, 2]], columns=["1", 1]), pd.DataFrame({"a": [object()]})]:
+        with subtests.test(repr(frame)):
+            tmp_path = tmp_path_factory.mktemp("row")
+            with pytest.raises(ValueError, match="parquet cannot hold the table, its names or its attrs"):
+                nib.save_table(frame, tmp_path / "t.parquet")
+            assert not list(tmp_path.iterdir())
 
 
 GREY, MAP = np.full((60, 60), 128, np.uint8), np.array([[1.0, -1], [0, 2]])
@@ -554,27 +566,27 @@ PLOTS = {
 }
 
 
-@pytest.mark.parametrize("case", PLOTS)
-def test_words_are_drawn_with_their_scores(case):
-    words, scores, message = PLOTS[case]
-    with pytest.raises(ValueError, match=message):
-        nib.plotting.plot_methods(GREY, words, {"nib": (MAP, scores)})
-    with pytest.raises(ValueError, match=message):
-        nib.plotting.plot_attribution(GREY, MAP, words, scores, "title")
-    with pytest.raises(ValueError, match=message):
-        nib.plotting.draw_words(Figure().add_subplot(), words, scores)
+def test_words_are_drawn_with_their_scores(subtests):
+    for case, (words, scores, message) in PLOTS.items():
+        with subtests.test(case):
+            with pytest.raises(ValueError, match=message):
+                nib.plotting.plot_methods(GREY, words, {"nib": (MAP, scores)})
+            with pytest.raises(ValueError, match=message):
+                nib.plotting.plot_attribution(GREY, MAP, words, scores, "title")
+            with pytest.raises(ValueError, match=message):
+                nib.plotting.draw_words(Figure().add_subplot(), words, scores)
 
 
-@pytest.mark.parametrize("picture", [None, GREY[:0], GREY * NAN, np.full((60, 60, 2), 5), "a"])
-def test_a_picture_is_drawn_where_it_is_one(picture):
-    with pytest.raises(ValueError, match="a picture"):
-        nib.plotting.plot_attribution(picture, MAP, ["a"], [1.0], "title")
+def test_a_picture_is_drawn_where_it_is_one(subtests):
+    for picture in [None, GREY[:0], GREY * NAN, np.full((60, 60, 2), 5), "a"]:
+        with subtests.test(repr(picture)), pytest.raises(ValueError, match="a picture"):
+            nib.plotting.plot_attribution(picture, MAP, ["a"], [1.0], "title")
 
 
-@pytest.mark.parametrize("limit", [-1, NAN, "a"])
-def test_a_limit_of_colours_is_a_number(limit):
-    with pytest.raises(ValueError, match="limit must be at least 0 and finite"):
-        nib.plotting.draw_map(Figure().add_subplot(), GREY, MAP, limit)
+def test_a_limit_of_colours_is_a_number(subtests):
+    for limit in [-1, NAN, "a"]:
+        with subtests.test(repr(limit)), pytest.raises(ValueError, match="limit must be at least 0 and finite"):
+            nib.plotting.draw_map(Figure().add_subplot(), GREY, MAP, limit)
 
 
 def test_a_page_shows_words_with_their_scores(clip):
@@ -586,30 +598,29 @@ def test_a_page_shows_words_with_their_scores(clip):
         result.plot()
 
 
-@pytest.mark.parametrize("maps", [{"a": MAP * NAN}, {"a": MAP[:0]}, {"a": MAP, "b": MAP + INF}])
-def test_maps_are_drawn_where_they_are_finite(maps):
-    with pytest.raises(ValueError, match="a finite map"):
-        nib.plotting.plot_maps(GREY, maps)
-    with pytest.raises(TypeError, match="maps must be a mapping of titles to scores, got list"):
-        nib.plotting.plot_maps(GREY, list(maps.values()))
+def test_maps_are_drawn_where_they_are_finite(subtests):
+    for maps in [{"a": MAP * NAN}, {"a": MAP[:0]}, {"a": MAP, "b": MAP + INF}]:
+        with subtests.test(repr(maps)):
+            with pytest.raises(ValueError, match="a finite map"):
+                nib.plotting.plot_maps(GREY, maps)
+            with pytest.raises(TypeError, match="maps must be a mapping of titles to scores, got list"):
+                nib.plotting.plot_maps(GREY, list(maps.values()))
 
 
 # ---- profiles and grids
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
+def test_tags_are_refused_with_their_line(notebook, subtests):
+    for content in [
         "parameters: {factor: !!python/object/apply:os.system ['true']}",
         "parameters: {factor: !foo 2.0}",
         "axes: {factor: !!set {1.0, 2.0}}",
-    ],
-)
-def test_tags_are_refused_with_their_line(notebook, content):
-    path = notebook.with_name("grid.yaml")
-    path.write_text(f"notebook: {notebook.name}\n{content}\n")
-    with pytest.raises(ValueError, match=r"grid\.yaml cannot be read: line 2: no &, \*, !, << or %"):
-        read_grid(path)
+    ]:
+        with subtests.test(repr(content)):
+            path = notebook.with_name("grid.yaml")
+            path.write_text(f"notebook: {notebook.name}\n{content}\n")
+            with pytest.raises(ValueError, match=r"grid\.yaml cannot be read: line 2: no &, \*, !, << or %"):
+                read_grid(path)
 
 
 def test_keys_of_two_kinds_are_refused(notebook):
@@ -622,32 +633,38 @@ def test_keys_of_two_kinds_are_refused(notebook):
         read_grid(path)
 
 
-@pytest.mark.parametrize("others", [["mine"], ["other", "mine"]])
-def test_profiles_that_extend_one_another_are_refused(notebook, tmp_path, monkeypatch, others):
-    from runs import plan
+def test_profiles_that_extend_one_another_are_refused(notebook, tmp_path_factory, monkeypatch, subtests):
+    for others in [["mine"], ["other", "mine"]]:
+        with subtests.test(repr(others)), monkeypatch.context() as patch:
+            tmp_path = tmp_path_factory.mktemp("row")
+            from runs import plan
 
-    for name, above in zip(["mine", *others], others):
-        (tmp_path / f"{name}.yaml").write_text(f"extends: {above}\n")
-    monkeypatch.setattr(plan, "PROFILES", tmp_path)
-    with pytest.raises(ValueError, match=r"profile must be one of \[.*\], got 'mine extended by"):
-        find_parameters("mine", Notebook(notebook))
-
-
-@pytest.mark.parametrize("content", ["[]", "5", "null", '{"cells": 5, "metadata": {}, "nbformat": 4}'])
-def test_json_that_is_no_notebook_is_refused(tmp_path, content):
-    path = tmp_path / "a.ipynb"
-    path.write_text(content)
-    with pytest.raises(ValueError, match=r"a\.ipynb is no notebook"):
-        read_profile("smoke", [path])
+            for name, above in zip(["mine", *others], others):
+                (tmp_path / f"{name}.yaml").write_text(f"extends: {above}\n")
+            patch.setattr(plan, "PROFILES", tmp_path)
+            with pytest.raises(ValueError, match=r"profile must be one of \[.*\], got 'mine extended by"):
+                find_parameters("mine", Notebook(notebook))
 
 
-@pytest.mark.parametrize("content", ["{", "5", "[[1]]", "[5]"])
-def test_a_list_of_runs_that_is_none_is_refused(tmp_path, content):
-    (tmp_path / "runs.json").write_text(content)
-    with pytest.raises(ValueError, match=r"runs\.json or a run that it names cannot be read"):
-        collect(tmp_path)
-    (tmp_path / "runs.json").write_text(json.dumps(["a"]))
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "result.parquet").write_bytes(b"abc")
-    with pytest.raises(ValueError, match=r"runs\.json or a run that it names cannot be read"):
-        collect(tmp_path)
+def test_json_that_is_no_notebook_is_refused(tmp_path_factory, subtests):
+    for content in ["[]", "5", "null", '{"cells": 5, "metadata": {}, "nbformat": 4}']:
+        with subtests.test(repr(content)):
+            tmp_path = tmp_path_factory.mktemp("row")
+            path = tmp_path / "a.ipynb"
+            path.write_text(content)
+            with pytest.raises(ValueError, match=r"a\.ipynb is no notebook"):
+                read_profile("smoke", [path])
+
+
+def test_a_list_of_runs_that_is_none_is_refused(tmp_path_factory, subtests):
+    for content in ["{", "5", "[[1]]", "[5]"]:
+        with subtests.test(repr(content)):
+            tmp_path = tmp_path_factory.mktemp("row")
+            (tmp_path / "runs.json").write_text(content)
+            with pytest.raises(ValueError, match=r"runs\.json or a run that it names cannot be read"):
+                collect(tmp_path)
+            (tmp_path / "runs.json").write_text(json.dumps(["a"]))
+            (tmp_path / "a").mkdir()
+            (tmp_path / "a" / "result.parquet").write_bytes(b"abc")
+            with pytest.raises(ValueError, match=r"runs\.json or a run that it names cannot be read"):
+                collect(tmp_path)

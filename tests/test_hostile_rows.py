@@ -40,14 +40,15 @@ def write(path, text):
 # ---- tables in a folder
 
 
-@pytest.mark.parametrize(("suffix", "text"), [("csv", CSV), ("jsonl", LINES)], ids=["csv", "jsonl"])
-def test_tables_that_are_splits_are_read_like_one(folder, suffix, text):
-    for split in ("train", "test"):
-        write(folder / f"{split}.{suffix}", text)
-    for found in (nib.datasets.load(folder, split="test"), nib.datasets.load(folder / f"test.{suffix}")):
-        assert (found["id"][:], found["text"][:]) == (["2020-01-01", "2020-01-02"], ["007", "None"])
-    with pytest.raises(ValueError, match=r"split of .* must be one of \['test', 'train'\], got None"):
-        nib.datasets.load(folder)
+def test_tables_that_are_splits_are_read_like_one(folder, subtests):
+    for suffix, text in [("csv", CSV), ("jsonl", LINES)]:
+        with subtests.test(suffix):
+            for split in ("train", "test"):
+                write(folder / f"{split}.{suffix}", text)
+            for found in (nib.datasets.load(folder, split="test"), nib.datasets.load(folder / f"test.{suffix}")):
+                assert (found["id"][:], found["text"][:]) == (["2020-01-01", "2020-01-02"], ["007", "None"])
+            with pytest.raises(ValueError, match=r"split of .* must be one of \['test', 'train'\], got None"):
+                nib.datasets.load(folder)
 
 
 LOST = {
@@ -57,13 +58,13 @@ LOST = {
 }
 
 
-@pytest.mark.parametrize("case", LOST)
-def test_no_table_is_lost(folder, case):
-    tables, message = LOST[case]
-    for name, text in tables.items():
-        write(folder / name, text)
-    with pytest.raises(ValueError, match=message):
-        nib.datasets.load(folder)
+def test_no_table_is_lost(folder, subtests):
+    for case, (tables, message) in LOST.items():
+        with subtests.test(case):
+            for name, text in tables.items():
+                write(folder / name, text)
+            with pytest.raises(ValueError, match=message):
+                nib.datasets.load(folder)
 
 
 # ---- lines of a table
@@ -77,11 +78,11 @@ GARBLED = {
 }
 
 
-@pytest.mark.parametrize("case", GARBLED)
-def test_a_garbled_line_is_named(folder, case):
-    name, text, message = GARBLED[case]
-    with pytest.raises(ValueError, match=rf"{name}' cannot be read as .*: .*{message}"):
-        nib.datasets.load(write(folder / name, text))
+def test_a_garbled_line_is_named(folder, subtests):
+    for case, (name, text, message) in GARBLED.items():
+        with subtests.test(case):
+            with pytest.raises(ValueError, match=rf"{name}' cannot be read as .*: .*{message}"):
+                nib.datasets.load(write(folder / name, text))
 
 
 def test_encoded_text_is_no_path(folder):
@@ -104,11 +105,12 @@ def test_a_path_is_no_name():
         nib.datasets.load(Path("scenes"))
 
 
-@pytest.mark.parametrize(("noun", "got"), [(None, "None"), (5, "5"), (" ", "' '")])
-def test_a_noun_is_text(noun, got):
-    with pytest.raises(ValueError, match=f"a noun must have at least one letter, got {got}"):
-        nib.datasets.with_article(noun)
-    assert nib.datasets.with_article(" apple ") == "an apple"
+def test_a_noun_is_text(subtests):
+    for noun, got in [(None, "None"), (5, "5"), (" ", "' '")]:
+        with subtests.test(got):
+            with pytest.raises(ValueError, match=f"a noun must have at least one letter, got {got}"):
+                nib.datasets.with_article(noun)
+            assert nib.datasets.with_article(" apple ") == "an apple"
 
 
 def write_classes(folder, labels, feature):
@@ -123,22 +125,31 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("case", OTHERS)
-def test_other_classes_are_not_those_of_tiny_imagenet(tmp_path, case):
-    path = write_classes(tmp_path / "birds", [0], ClassLabel(names=OTHERS[case]))
-    with pytest.raises(ValueError, match=r"must have the 200 classes of tiny-imagenet, got 200, \['001\.Bird_1'"):
-        nib.datasets.load("tiny_imagenet", path=path)
+def test_other_classes_are_not_those_of_tiny_imagenet(tmp_path_factory, subtests):
+    for case in OTHERS:
+        with subtests.test(case):
+            tmp_path = tmp_path_factory.mktemp("row")
+            path = write_classes(tmp_path / "birds", [0], ClassLabel(names=OTHERS[case]))
+            with pytest.raises(
+                ValueError, match=r"must have the 200 classes of tiny-imagenet, got 200, \['001\.Bird_1'"
+            ):
+                nib.datasets.load("tiny_imagenet", path=path)
 
 
-@pytest.mark.parametrize(
-    ("labels", "feature", "got"),
-    [([0, None], Value("int64"), "None"), (["0", "cat"], Value("string"), "'0'"), ([0.0], Value("float64"), "0.0")],
-)
-def test_labels_are_whole_numbers(tmp_path, labels, feature, got):
-    path = write_classes(tmp_path / "labels", labels, feature)
-    row = labels.index(None) if None in labels else 0
-    with pytest.raises(ValueError, match=rf"column 'label' of .* got {got} in \d rows, first in row {row} \(from 0"):
-        nib.datasets.load("tiny_imagenet", path=path)
+def test_labels_are_whole_numbers(tmp_path_factory, subtests):
+    for labels, feature, got in [
+        ([0, None], Value("int64"), "None"),
+        (["0", "cat"], Value("string"), "'0'"),
+        ([0.0], Value("float64"), "0.0"),
+    ]:
+        with subtests.test(got):
+            tmp_path = tmp_path_factory.mktemp("row")
+            path = write_classes(tmp_path / "labels", labels, feature)
+            row = labels.index(None) if None in labels else 0
+            with pytest.raises(
+                ValueError, match=rf"column 'label' of .* got {got} in \d rows, first in row {row} \(from 0"
+            ):
+                nib.datasets.load("tiny_imagenet", path=path)
 
 
 def test_a_limit_is_reached_or_refused(tmp_path):

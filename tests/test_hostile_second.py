@@ -52,16 +52,17 @@ def cut_out(picture, mode):
     return picture
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_transparent_parts_are_white_as_the_processor_has_them(clip, picture, mode):
-    cut = cut_out(picture, mode)
-    on_white = np.array(picture.convert("L").convert("RGB") if mode == "LA" else picture)
-    on_white[:, 30:] = 255
-    assert torch.equal(to_pixel_values(clip, cut), to_pixel_values(clip, on_white))
-    own = clip.image_processor(images=cut.convert("RGBA"), return_tensors="pt")["pixel_values"]
-    assert torch.equal(to_pixel_values(clip, cut), own.to(clip.dtype))
-    if mode == "RGBA":
-        assert torch.equal(to_pixel_values(clip, np.array(cut)), to_pixel_values(clip, on_white))
+def test_transparent_parts_are_white_as_the_processor_has_them(clip, picture, subtests):
+    for mode in ["RGBA", "LA"]:
+        with subtests.test(repr(mode)):
+            cut = cut_out(picture, mode)
+            on_white = np.array(picture.convert("L").convert("RGB") if mode == "LA" else picture)
+            on_white[:, 30:] = 255
+            assert torch.equal(to_pixel_values(clip, cut), to_pixel_values(clip, on_white))
+            own = clip.image_processor(images=cut.convert("RGBA"), return_tensors="pt")["pixel_values"]
+            assert torch.equal(to_pixel_values(clip, cut), own.to(clip.dtype))
+            if mode == "RGBA":
+                assert torch.equal(to_pixel_values(clip, np.array(cut)), to_pixel_values(clip, on_white))
 
 
 def test_a_transparent_colour_of_a_palette_is_told_by_its_number(clip, tmp_path):
@@ -74,16 +75,18 @@ def test_a_transparent_colour_of_a_palette_is_told_by_its_number(clip, tmp_path)
     assert torch.equal(to_pixel_values(clip, tmp_path / "p.png"), to_pixel_values(clip, expected))
 
 
-@pytest.mark.parametrize("factor", [1 / 255, 1 / 127.5, 1.0, None])
-def test_the_picture_of_a_result_knows_the_rescale_factor(own, picture, factor):
-    processor, expected = own.image_processor, np.array(picture)
-    scale = 255 * (1.0 if factor is None else factor)
-    processor.do_rescale, processor.rescale_factor = factor is not None, factor
-    processor.image_mean, processor.image_std = [scale * 0.5] * 3, [scale * 0.25] * 3
-    assert np.abs(to_picture(own, to_pixel_values(own, picture)).astype(int) - expected).max() <= 1
-    processor.do_normalize = False
-    if scale == 1:
-        assert np.abs(to_picture(own, to_pixel_values(own, picture)).astype(int) - expected).max() <= 1
+def test_the_picture_of_a_result_knows_the_rescale_factor(model_folder, picture, subtests):
+    for factor in [1 / 255, 1 / 127.5, 1.0, None]:
+        with subtests.test(repr(factor)):
+            own = nib.load(model_folder)
+            processor, expected = own.image_processor, np.array(picture)
+            scale = 255 * (1.0 if factor is None else factor)
+            processor.do_rescale, processor.rescale_factor = factor is not None, factor
+            processor.image_mean, processor.image_std = [scale * 0.5] * 3, [scale * 0.25] * 3
+            assert np.abs(to_picture(own, to_pixel_values(own, picture)).astype(int) - expected).max() <= 1
+            processor.do_normalize = False
+            if scale == 1:
+                assert np.abs(to_picture(own, to_pixel_values(own, picture)).astype(int) - expected).max() <= 1
 
 
 def test_pixels_that_were_not_normalised(clip, tokens, picture):
@@ -119,12 +122,13 @@ def test_agi_takes_all_pairs_of_a_call_together(clip, pixel_values):
         nib.attribute(clip, [pixel_values[0], pixel_values[1, :, :36]], texts[:2], method="agi")
 
 
-@pytest.mark.parametrize(("parameters", "unit"), [({}, "cosine"), ({"target": "logit"}, "logit")])
-def test_a_figure_names_the_unit_of_its_scores(clip, pixel_values, parameters, unit):
-    result = nib.attribute(clip, pixel_values[0], TEXT, n_steps=2, **parameters)
-    labels = [text for axes in result.plot().axes for text in (axes.get_ylabel(), axes.get_xlabel()) if text]
-    assert sorted(labels) == [f"patch score ({unit})", f"score ({unit})"]
-    assert f'"unit":"{unit}"' in result.to_html()
+def test_a_figure_names_the_unit_of_its_scores(clip, pixel_values, subtests):
+    for parameters, unit in [({}, "cosine"), ({"target": "logit"}, "logit")]:
+        with subtests.test(unit):
+            result = nib.attribute(clip, pixel_values[0], TEXT, n_steps=2, **parameters)
+            labels = [text for axes in result.plot().axes for text in (axes.get_ylabel(), axes.get_xlabel()) if text]
+            assert sorted(labels) == [f"patch score ({unit})", f"score ({unit})"]
+            assert f'"unit":"{unit}"' in result.to_html()
 
 
 def test_a_figure_of_another_method_names_no_unit(clip, pixel_values):
@@ -165,10 +169,10 @@ DRAWN = {
 }
 
 
-@pytest.mark.parametrize(("call", "kind", "message"), DRAWN.values(), ids=DRAWN)
-def test_what_cannot_be_drawn(call, kind, message):
-    with pytest.raises(kind, match=message):
-        call()
+def test_what_cannot_be_drawn(subtests):
+    for case, (call, kind, message) in DRAWN.items():
+        with subtests.test(f"{call.__name__} {case}"), pytest.raises(kind, match=message):
+            call()
 
 
 def test_what_can_be_drawn():
@@ -229,42 +233,52 @@ def scale_patches(model):
     model.vision_model.embeddings = part
 
 
-@pytest.mark.parametrize("method", ["mfaba", "input_x_gradient"])
-@pytest.mark.parametrize("change", [flip_tokens, scale_norm, scale_patches])
-def test_a_module_replaced_after_opening_is_used(own, picture, change, method):
-    change(own.model)
-    late = nib.attribute(own, picture, TEXT, method=method)
-    now = nib.attribute(nib.HookedCLIP(own.model, own.tokenizer, own.image_processor), picture, TEXT, method=method)
-    assert late.similarity == now.similarity
-    np.testing.assert_array_equal(late.image_scores, now.image_scores)
-    np.testing.assert_array_equal(late.token_scores, now.token_scores)
+def test_a_module_replaced_after_opening_is_used(model_folder, picture, subtests):
+    for method in ["mfaba", "input_x_gradient"]:
+        for change in [flip_tokens, scale_norm, scale_patches]:
+            with subtests.test(f"{method} {change.__name__}"):
+                own = nib.load(model_folder)
+                change(own.model)
+                late = nib.attribute(own, picture, TEXT, method=method)
+                now = nib.attribute(
+                    nib.HookedCLIP(own.model, own.tokenizer, own.image_processor), picture, TEXT, method=method
+                )
+                assert late.similarity == now.similarity
+                np.testing.assert_array_equal(late.image_scores, now.image_scores)
+                np.testing.assert_array_equal(late.token_scores, now.token_scores)
 
 
-@pytest.mark.parametrize("method", ["mask_clip", "grad_eclip", "chefer"])
-def test_a_pass_of_another_thread_leaves_a_method_alone(own, picture, method):
+def test_a_pass_of_another_thread_leaves_a_method_alone(model_folder, picture, subtests):
     """The other thread's pass comes in the middle of the method's own, inside its hooks."""
-    alone = nib.attribute(own, picture, "a cat", method=method)
-    other = torch.zeros(2, 3, 60, 60)
+    for method in ["mask_clip", "grad_eclip", "chefer"]:
+        with subtests.test(repr(method)):
+            own = nib.load(model_folder)
+            alone = nib.attribute(own, picture, "a cat", method=method)
+            other = torch.zeros(2, 3, 60, 60)
 
-    def run_another(module, args, output):
-        handle.remove()
-        thread = threading.Thread(target=lambda: own.model.get_image_features(pixel_values=other))
-        thread.start()
-        thread.join()
+            def run_another(module, args, output):
+                handle.remove()
+                thread = threading.Thread(target=lambda: own.model.get_image_features(pixel_values=other))
+                thread.start()
+                thread.join()
 
-    handle = own.model.vision_model.encoder.layers[-1].mlp.register_forward_hook(run_another)
-    beside = nib.attribute(own, picture, "a cat", method=method)
-    np.testing.assert_allclose(beside.image_scores, alone.image_scores, atol=1e-6)
+            handle = own.model.vision_model.encoder.layers[-1].mlp.register_forward_hook(run_another)
+            beside = nib.attribute(own, picture, "a cat", method=method)
+            np.testing.assert_allclose(beside.image_scores, alone.image_scores, atol=1e-6)
 
 
-@pytest.mark.parametrize(("width", "heads"), [(1280, 16), (1408, 16), (1664, 16), (128, 2)])
-def test_the_heads_of_a_bare_state_dict(tmp_path, width, heads):
+def test_the_heads_of_a_bare_state_dict(tmp_path_factory, subtests):
     """open_clip's ViT-H-14, ViT-g-14 and ViT-bigG-14 have wider heads than 64, which no shape tells."""
-    config = make_config(2, hidden_size=width, num_attention_heads=heads, num_hidden_layers=1)
-    torch.save(to_open_clip(CLIPModel(config)), tmp_path / "weights.pt")
-    with pytest.warns(UserWarning, match=f"Nor does it say its heads: {{'vision': {heads}, 'text': 1}} are taken"):
-        model, _ = read_open_clip(None, tmp_path / "weights.pt")
-    assert model.config.vision_config.num_attention_heads == heads
+    for width, heads in [(1280, 16), (1408, 16), (1664, 16), (128, 2)]:
+        with subtests.test(f"{width} / {heads}"):
+            tmp_path = tmp_path_factory.mktemp("row")
+            config = make_config(2, hidden_size=width, num_attention_heads=heads, num_hidden_layers=1)
+            torch.save(to_open_clip(CLIPModel(config)), tmp_path / "weights.pt")
+            with pytest.warns(
+                UserWarning, match=f"Nor does it say its heads: {{'vision': {heads}, 'text': 1}} are taken"
+            ):
+                model, _ = read_open_clip(None, tmp_path / "weights.pt")
+            assert model.config.vision_config.num_attention_heads == heads
 
 
 def test_weights_that_are_no_state_dict(model_folder, own, tmp_path):
@@ -283,22 +297,21 @@ def test_weights_that_are_no_state_dict(model_folder, own, tmp_path):
         nib.load(model_folder / "model.safetensors")
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
+def test_a_config_of_wrong_values(model_folder, tmp_path_factory, subtests):
+    for change, message in [
         ({"hidden_act": "quickgelu"}, "KeyError: 'quickgelu'"),
         ({"layer_norm_eps": "1e-5"}, "'layer_norm_eps'.* '1e-5'"),
         ({"patch_size": [12, 12]}, "TypeError: "),
-    ],
-)
-def test_a_config_of_wrong_values(model_folder, tmp_path, change, message):
-    for file in model_folder.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    config = json.loads((tmp_path / "config.json").read_text())
-    config["vision_config"] |= change
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=message):
-        nib.load(tmp_path)
+    ]:
+        with subtests.test(str(change)):
+            tmp_path = tmp_path_factory.mktemp("row")
+            for file in model_folder.iterdir():
+                (tmp_path / file.name).write_bytes(file.read_bytes())
+            config = json.loads((tmp_path / "config.json").read_text())
+            config["vision_config"] |= change
+            (tmp_path / "config.json").write_text(json.dumps(config))
+            with pytest.raises(ValueError, match=message):
+                nib.load(tmp_path)
 
 
 def test_a_processor_folder_without_a_tokenizer(model_folder, tmp_path):
@@ -328,25 +341,26 @@ FRAMES = {
 }
 
 
-@pytest.mark.parametrize("ending", ["csv", "parquet"])
-@pytest.mark.parametrize(("frame", "message"), FRAMES.values(), ids=FRAMES)
-def test_a_table_that_would_lose_numbers(tmp_path, ending, frame, message):
-    with pytest.raises(ValueError, match=message):
-        save_table(frame, tmp_path / f"t.{ending}")
-    assert not list(tmp_path.iterdir())
+def test_a_table_that_would_lose_numbers(tmp_path_factory, subtests):
+    for ending in ["csv", "parquet"]:
+        for case, (frame, message) in FRAMES.items():
+            with subtests.test(f"{ending} {frame} {case}"):
+                tmp_path = tmp_path_factory.mktemp("row")
+                with pytest.raises(ValueError, match=message):
+                    save_table(frame, tmp_path / f"t.{ending}")
+                assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("frame", "message"),
-    [
+def test_a_csv_that_would_lose_numbers(tmp_path_factory, subtests):
+    for frame, message in [
         (pd.DataFrame({"map": [np.arange(5000.0)]}), "column 'map' holds arrays: they would be cut"),
         (pd.DataFrame([[1, 2]], columns=["v", "v"]), "columns must have one name each"),
         (pd.DataFrame([[1, 2]], columns=[1, "1"]), "columns must have one name each"),
-    ],
-)
-def test_a_csv_that_would_lose_numbers(tmp_path, frame, message):
-    with pytest.raises(ValueError, match=message):
-        save_table(frame, tmp_path / "t.csv")
+    ]:
+        with subtests.test(message):
+            tmp_path = tmp_path_factory.mktemp("row")
+            with pytest.raises(ValueError, match=message):
+                save_table(frame, tmp_path / "t.csv")
 
 
 def test_a_filtered_table_is_written(tmp_path):
@@ -421,34 +435,36 @@ def test_a_result_survives_a_pickle(clip, pixel_values):
 # ---- other families
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_orthogonal_text_leaves_what_the_distractors_do_not_say(family):
-    clip = build(family)
-    pictures = draw_pictures(clip, "small", 1)
-    ids, mask, _ = to_tokens(clip, ["a dog on the grass"])
-    others = to_tokens(clip, ["red cat", "dog in snow"])
-    atoms, text = clip.text.embed(*others[:2]), clip.text.embed(ids, mask)[0]
-    left = text - atoms.T @ torch.linalg.lstsq(atoms.T, text[:, None]).solution[:, 0]
-    expected = torch.cosine_similarity(clip.image.embed(pictures)[0], left, dim=0)
-    found = nib.methods.orthogonal_text(nib.METHODS["gradcam"], others[0])(clip, pictures, ids, mask)
-    torch.testing.assert_close(found.similarity[0], expected, atol=1e-8, rtol=0)
+def test_orthogonal_text_leaves_what_the_distractors_do_not_say(subtests):
+    for family in FAMILIES:
+        with subtests.test(repr(family)):
+            clip = build(family)
+            pictures = draw_pictures(clip, "small", 1)
+            ids, mask, _ = to_tokens(clip, ["a dog on the grass"])
+            others = to_tokens(clip, ["red cat", "dog in snow"])
+            atoms, text = clip.text.embed(*others[:2]), clip.text.embed(ids, mask)[0]
+            left = text - atoms.T @ torch.linalg.lstsq(atoms.T, text[:, None]).solution[:, 0]
+            expected = torch.cosine_similarity(clip.image.embed(pictures)[0], left, dim=0)
+            found = nib.methods.orthogonal_text(nib.METHODS["gradcam"], others[0])(clip, pictures, ids, mask)
+            torch.testing.assert_close(found.similarity[0], expected, atol=1e-8, rtol=0)
 
 
-@pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("family", [name for name in FAMILIES if "siglip" in name])
-def test_ids_without_a_begin_token_are_the_words_of_the_text(family, padded):
-    clip = build(family)
-    picture, text = draw_pictures(clip, "small", 1)[0], "a dog on the grass"
-    options = dict(padding="max_length", max_length=clip.context_length) if padded else {}
-    ids = clip.tokenizer(text, return_tensors="pt", **options)["input_ids"][0]
-    by_text, by_ids = (nib.attribute(clip, picture, caption, n_steps=2) for caption in (text, ids))
-    np.testing.assert_array_equal(by_ids.word_scores, by_text.word_scores)
-    assert (by_ids.end_score, by_ids.padding_score) == (by_text.end_score, by_text.padding_score)
-    between = [nib.interactions(clip, picture, caption, n_steps=2).scores for caption in (text, ids)]
-    np.testing.assert_array_equal(*between)
-    bare = nib.HookedCLIP(clip.model)
-    with pytest.warns(UserWarning, match="without its tokenizer, .* is taken for the model's padding id"):
-        nib.attribute(bare, picture, ids, method="random")
+def test_ids_without_a_begin_token_are_the_words_of_the_text(subtests):
+    for padded in [False, True]:
+        for family in [name for name in FAMILIES if "siglip" in name]:
+            with subtests.test(f"{padded} {family}"):
+                clip = build(family)
+                picture, text = draw_pictures(clip, "small", 1)[0], "a dog on the grass"
+                options = dict(padding="max_length", max_length=clip.context_length) if padded else {}
+                ids = clip.tokenizer(text, return_tensors="pt", **options)["input_ids"][0]
+                by_text, by_ids = (nib.attribute(clip, picture, caption, n_steps=2) for caption in (text, ids))
+                np.testing.assert_array_equal(by_ids.word_scores, by_text.word_scores)
+                assert (by_ids.end_score, by_ids.padding_score) == (by_text.end_score, by_text.padding_score)
+                between = [nib.interactions(clip, picture, caption, n_steps=2).scores for caption in (text, ids)]
+                np.testing.assert_array_equal(*between)
+                bare = nib.HookedCLIP(clip.model)
+                with pytest.warns(UserWarning, match="without its tokenizer, .* is taken for the model's padding id"):
+                    nib.attribute(bare, picture, ids, method="random")
 
 
 def test_a_map_at_pixels_lies_on_the_picture(clip):
@@ -547,11 +563,12 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("metric", "kind", "message"), WRONG.values(), ids=WRONG)
-def test_what_is_no_metric(clip, pairs, monkeypatch, metric, kind, message):
-    monkeypatch.setitem(metrics.METRICS, "mine", metric)
-    with pytest.raises(kind, match=message):
-        evaluate(clip, pairs, metrics=["faithfulness", "mine"])
+def test_what_is_no_metric(clip, pairs, monkeypatch, subtests):
+    for case, (metric, kind, message) in WRONG.items():
+        with subtests.test(f"{metric} {case}"), monkeypatch.context() as patch:
+            patch.setitem(metrics.METRICS, "mine", metric)
+            with pytest.raises(kind, match=message):
+                evaluate(clip, pairs, metrics=["faithfulness", "mine"])
 
 
 def test_a_part_knows_the_constants_of_its_metric(clip, pairs, monkeypatch, tmp_path):
@@ -601,23 +618,26 @@ def measure_by_partial(case):
     return {"z": HALF(case.scores.image).sum((1, 2))}
 
 
-@pytest.mark.parametrize("measure", [measure_by_class, measure_by_net, measure_by_partial])
-def test_no_part_is_kept_of_what_may_hold_anything(clip, pairs, monkeypatch, tmp_path, measure):
-    monkeypatch.setitem(metrics.METRICS, "z", metrics.Metric({"z": metrics.Value(None)}, measure))
-    assert len(evaluate(clip, pairs, metrics=["z"]))
-    with pytest.raises(ValueError, match="uses what is neither code nor numbers nor text, got z"):
-        evaluate(clip, pairs, metrics=["z"], output=tmp_path)
+def test_no_part_is_kept_of_what_may_hold_anything(clip, pairs, monkeypatch, tmp_path_factory, subtests):
+    for measure in [measure_by_class, measure_by_net, measure_by_partial]:
+        with subtests.test(measure.__name__), monkeypatch.context() as patch:
+            tmp_path = tmp_path_factory.mktemp("row")
+            patch.setitem(metrics.METRICS, "z", metrics.Metric({"z": metrics.Value(None)}, measure))
+            assert len(evaluate(clip, pairs, metrics=["z"]))
+            with pytest.raises(ValueError, match="uses what is neither code nor numbers nor text, got z"):
+                evaluate(clip, pairs, metrics=["z"], output=tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("absent", "message"), [("", "absent of pair 'a dog': a caption must hold"), (None, "in row 1")]
-)
-def test_which_pair_has_no_absent_prompt(clip, pairs, absent, message):
-    pairs[1] = (
-        pairs[1] | {"absent": absent} if absent is not None else {k: pairs[1][k] for k in ("id", "image", "text")}
-    )
-    with pytest.raises(ValueError, match=message):
-        evaluate(clip, pairs, metrics=["absent_prompt"])
+def test_which_pair_has_no_absent_prompt(clip, pairs, subtests):
+    for absent, message in [("", "absent of pair 'a dog': a caption must hold"), (None, "in row 1")]:
+        with subtests.test(message):
+            pairs[1] = (
+                pairs[1] | {"absent": absent}
+                if absent is not None
+                else {k: pairs[1][k] for k in ("id", "image", "text")}
+            )
+            with pytest.raises(ValueError, match=message):
+                evaluate(clip, pairs, metrics=["absent_prompt"])
 
 
 def test_true_mask_has_no_parameters(clip, pairs):
@@ -634,14 +654,19 @@ def test_metrics_take_normalised_pixels(clip, tokens, pixel_values):
         metrics.removal_curves(clip, raw, *tokens.values(), scores, n_steps=1)
 
 
-@pytest.mark.parametrize("hit", [1, 100])
-@pytest.mark.parametrize("by", [["method"], ["method", "metric"]])
-def test_no_hit_of_many_has_wilsons_interval_in_the_unit_of_the_table(hit, by):
-    table = pd.DataFrame({"id": [*range(40)] * 2, "method": ["a"] * 40 + ["b"] * 40, "metric": "image_increase"})
-    table["value"] = [float(hit)] * 12 + [0.0] * 68
-    found = metrics.summarise(table if "metric" in by else table.drop(columns="metric"), by).set_index("method")
-    assert found.loc["b", "low"] == 0
-    assert found.loc["b", "high"] == pytest.approx(0.0876 * hit, rel=1e-2)
+def test_no_hit_of_many_has_wilsons_interval_in_the_unit_of_the_table(subtests):
+    for hit in [1, 100]:
+        for by in [["method"], ["method", "metric"]]:
+            with subtests.test(f"{hit} {by}"):
+                table = pd.DataFrame(
+                    {"id": [*range(40)] * 2, "method": ["a"] * 40 + ["b"] * 40, "metric": "image_increase"}
+                )
+                table["value"] = [float(hit)] * 12 + [0.0] * 68
+                found = metrics.summarise(table if "metric" in by else table.drop(columns="metric"), by).set_index(
+                    "method"
+                )
+                assert found.loc["b", "low"] == 0
+                assert found.loc["b", "high"] == pytest.approx(0.0876 * hit, rel=1e-2)
 
 
 def test_lists_in_a_csv_are_no_captions(picture, tmp_path):
@@ -661,14 +686,15 @@ def test_a_named_column_is_the_only_one(picture, tmp_path):
         nib.datasets.load(tmp_path, text_column="caption_0")
 
 
-@pytest.mark.parametrize("texts", ["ab", {"a", "b"}, {"a": "x", "b": "y"}, ["a", 3]])
-def test_what_are_no_new_captions(texts):
-    two = nib.datasets.load("scenes", limit=2)
-    assert nib.datasets.replace_texts(two, ("a", "b"))["text"][:] == ["a", "b"]
-    with pytest.raises(TypeError, match="texts must be a list of captions in the order of the rows, got"):
-        nib.datasets.replace_texts(two, texts)
-    with pytest.raises(ValueError, match="texts must be 2, one a row, got 3"):
-        nib.datasets.replace_texts(two, ["a", "b", "c"])
+def test_what_are_no_new_captions(subtests):
+    for texts in ["ab", {"a", "b"}, {"a": "x", "b": "y"}, ["a", 3]]:
+        with subtests.test(repr(texts)):
+            two = nib.datasets.load("scenes", limit=2)
+            assert nib.datasets.replace_texts(two, ("a", "b"))["text"][:] == ["a", "b"]
+            with pytest.raises(TypeError, match="texts must be a list of captions in the order of the rows, got"):
+                nib.datasets.replace_texts(two, texts)
+            with pytest.raises(ValueError, match="texts must be 2, one a row, got 3"):
+                nib.datasets.replace_texts(two, ["a", "b", "c"])
 
 
 def test_rows_that_repeat():

@@ -22,28 +22,31 @@ VALUES = [5, 5, 5, 5, 3, 2, 4, 1]
 # ---- statistics
 
 
-@pytest.mark.parametrize("kind", ["u1", "u8", "i1", "f2", "float32", "Int64", "UInt8", "Float64", "int64[pyarrow]"])
-def test_a_difference_does_not_depend_on_the_type_of_the_values(kind):
-    expected = metrics.compare(PAIRED.assign(value=np.array(VALUES, float)), ["g"])
-    found = metrics.compare(PAIRED.assign(value=pd.array(VALUES, dtype=kind)), ["g"])
-    pd.testing.assert_frame_equal(found, expected)
-    assert found["difference"].item() == -2.5
-    table = PAIRED.assign(value=pd.array(VALUES, dtype=kind))
-    assert metrics.summarise(table, ["g", "method"])["mean"].tolist() == [5, 2.5]
+def test_a_difference_does_not_depend_on_the_type_of_the_values(subtests):
+    for kind in ["u1", "u8", "i1", "f2", "float32", "Int64", "UInt8", "Float64", "int64[pyarrow]"]:
+        with subtests.test(""):
+            expected = metrics.compare(PAIRED.assign(value=np.array(VALUES, float)), ["g"])
+            found = metrics.compare(PAIRED.assign(value=pd.array(VALUES, dtype=kind)), ["g"])
+            pd.testing.assert_frame_equal(found, expected)
+            assert found["difference"].item() == -2.5
+            table = PAIRED.assign(value=pd.array(VALUES, dtype=kind))
+            assert metrics.summarise(table, ["g", "method"])["mean"].tolist() == [5, 2.5]
 
 
-@pytest.mark.parametrize("name", ["n", "mean", "low", "high"])
-def test_a_column_of_the_result_is_no_group(name):
-    table = pd.DataFrame({"id": ["a", "b"] * 2, name: [5, 5, 9, 9], "value": [1.0, 3, 2, 8]})
-    with pytest.raises(ValueError, match=f"column '{name}' is called like one of the result: rename it"):
-        metrics.summarise(table, name)
+def test_a_column_of_the_result_is_no_group(subtests):
+    for name in ["n", "mean", "low", "high"]:
+        with subtests.test(repr(name)):
+            table = pd.DataFrame({"id": ["a", "b"] * 2, name: [5, 5, 9, 9], "value": [1.0, 3, 2, 8]})
+            with pytest.raises(ValueError, match=f"column '{name}' is called like one of the result: rename it"):
+                metrics.summarise(table, name)
 
 
-@pytest.mark.parametrize("name", ["n", "difference", "low", "high", "p", "p_holm"])
-def test_a_column_of_the_result_is_not_compared(name):
-    table = PAIRED.rename(columns={"method": name}).assign(value=VALUES)
-    with pytest.raises(ValueError, match=f"column '{name}' is called like one of the result: rename it"):
-        metrics.compare(table, ["g"], name)
+def test_a_column_of_the_result_is_not_compared(subtests):
+    for name in ["n", "difference", "low", "high", "p", "p_holm"]:
+        with subtests.test(repr(name)):
+            table = PAIRED.rename(columns={"method": name}).assign(value=VALUES)
+            with pytest.raises(ValueError, match=f"column '{name}' is called like one of the result: rename it"):
+                metrics.compare(table, ["g"], name)
 
 
 WRONG_TABLES = {
@@ -60,12 +63,11 @@ WRONG_TABLES = {
 }
 
 
-@pytest.mark.parametrize("case", WRONG_TABLES)
-@pytest.mark.parametrize("function", [metrics.summarise, metrics.compare])
-def test_tables_that_cannot_be_grouped(function, case):
-    table, by, error, message = WRONG_TABLES[case]
-    with pytest.raises(error, match=message):
-        function(table, by)
+def test_tables_that_cannot_be_grouped(subtests):
+    for case, (table, by, error, message) in WRONG_TABLES.items():
+        for function in [metrics.summarise, metrics.compare]:
+            with subtests.test(f"{case} {function.__name__}"), pytest.raises(error, match=message):
+                function(table, by)
 
 
 def test_a_reference_that_is_none():
@@ -75,14 +77,18 @@ def test_a_reference_that_is_none():
         metrics.compare(PAIRED.assign(value=VALUES), ["g"], column=["method"])
 
 
-@pytest.mark.parametrize("function", [metrics.bootstrap_interval, metrics.holm])
-@pytest.mark.parametrize(
-    "values",
-    [np.ma.array([0.1, 0.2, 0.9], mask=[0, 0, 1]), np.array([0.1, 0.2]) + 1j, torch.ones(3) + 1j, [[1], [1, 2]], ["a"]],
-)
-def test_numbers_that_hide_something(function, values):
-    with pytest.raises((ValueError, TypeError), match=r"(values|p) must"):
-        function(values)
+def test_numbers_that_hide_something(subtests):
+    for function in [metrics.bootstrap_interval, metrics.holm]:
+        for values in [
+            np.ma.array([0.1, 0.2, 0.9], mask=[0, 0, 1]),
+            np.array([0.1, 0.2]) + 1j,
+            torch.ones(3) + 1j,
+            [[1], [1, 2]],
+            ["a"],
+        ]:
+            with subtests.test(f"{function.__name__} {values}"):
+                with pytest.raises((ValueError, TypeError), match=r"(values|p) must"):
+                    function(values)
 
 
 def test_sizes_of_an_interval():
@@ -108,35 +114,38 @@ WRONG_SCORES = {
 }
 
 
-@pytest.mark.parametrize("case", WRONG_SCORES)
-@pytest.mark.parametrize("measure", LOCALISATION)
-def test_scores_and_masks_are_numbers_in_the_open(measure, case):
-    with pytest.raises((TypeError, ValueError), match="scores must"):
-        measure(WRONG_SCORES[case], MASK)
-    with pytest.raises((TypeError, ValueError), match="masks must"):
-        measure(np.arange(16.0).reshape(1, 4, 4), WRONG_SCORES[case])
+def test_scores_and_masks_are_numbers_in_the_open(subtests):
+    for case in WRONG_SCORES:
+        for measure in LOCALISATION:
+            with subtests.test(f"{case} {measure.__name__}"):
+                with pytest.raises((TypeError, ValueError), match="scores must"):
+                    measure(WRONG_SCORES[case], MASK)
+                with pytest.raises((TypeError, ValueError), match="masks must"):
+                    measure(np.arange(16.0).reshape(1, 4, 4), WRONG_SCORES[case])
 
 
-@pytest.mark.parametrize("case", WRONG_SCORES)
-def test_maps_under_an_absent_prompt_are_numbers_in_the_open(case):
-    with pytest.raises((TypeError, ValueError), match="maps must"):
-        metrics.absent_prompt(WRONG_SCORES[case], torch.ones(1, 4, 4))
+def test_maps_under_an_absent_prompt_are_numbers_in_the_open(subtests):
+    for case in WRONG_SCORES:
+        with subtests.test(case), pytest.raises((TypeError, ValueError), match="maps must"):
+            metrics.absent_prompt(WRONG_SCORES[case], torch.ones(1, 4, 4))
 
 
-@pytest.mark.parametrize("seed", ["a", None, 1.5, 2**70])
-def test_seeds_of_metrics(clip, pixel_values, tokens, seed):
-    scores = nib.METHODS["random"](clip, pixel_values, **tokens)
-    with pytest.raises(ValueError, match="seed must be"):
-        metrics.removal_curves(clip, pixel_values, **tokens, scores=scores, seed=seed)
-    with pytest.raises(ValueError, match="seed must be"):
-        metrics.randomisation(clip, lambda other: scores, seed=seed)
+def test_seeds_of_metrics(clip, pixel_values, tokens, subtests):
+    for seed in ["a", None, 1.5, 2**70]:
+        with subtests.test(repr(seed)):
+            scores = nib.METHODS["random"](clip, pixel_values, **tokens)
+            with pytest.raises(ValueError, match="seed must be"):
+                metrics.removal_curves(clip, pixel_values, **tokens, scores=scores, seed=seed)
+            with pytest.raises(ValueError, match="seed must be"):
+                metrics.randomisation(clip, lambda other: scores, seed=seed)
 
 
-@pytest.mark.parametrize("removal", ["", 0, [], ["left_out"]])
-def test_a_removal_that_is_none_of_them(clip, pixel_values, tokens, removal):
-    scores = nib.METHODS["random"](clip, pixel_values, **tokens)
-    with pytest.raises(ValueError, match="removal must be one of"):
-        metrics.removal_curves(clip, pixel_values, **tokens, scores=scores, removal=removal)
+def test_a_removal_that_is_none_of_them(clip, pixel_values, tokens, subtests):
+    for removal in ["", 0, [], ["left_out"]]:
+        with subtests.test(repr(removal)):
+            scores = nib.METHODS["random"](clip, pixel_values, **tokens)
+            with pytest.raises(ValueError, match="removal must be one of"):
+                metrics.removal_curves(clip, pixel_values, **tokens, scores=scores, removal=removal)
 
 
 def test_a_heat_map_that_is_too_large(clip):
@@ -148,10 +157,10 @@ def test_a_heat_map_that_is_too_large(clip):
 # ---- methods
 
 
-@pytest.mark.parametrize("distractors", [["a dog"], "a dog", None, torch.ones(2, 3)])
-def test_distractors_are_token_ids(distractors):
-    with pytest.raises(TypeError, match="distractors must be token ids"):
-        orthogonal_text(nib.METHODS["chefer"], distractors)
+def test_distractors_are_token_ids(subtests):
+    for distractors in [["a dog"], "a dog", None, torch.ones(2, 3)]:
+        with subtests.test(repr(distractors)), pytest.raises(TypeError, match="distractors must be token ids"):
+            orthogonal_text(nib.METHODS["chefer"], distractors)
 
 
 def test_a_wrapped_method_is_a_function():
@@ -159,11 +168,12 @@ def test_a_wrapped_method_is_a_function():
         orthogonal_text(5, torch.ones(2, 3, dtype=torch.long))
 
 
-@pytest.mark.parametrize("change", [lambda x: x + 1j, torch.Tensor.to_sparse, lambda x: x.to("meta")])
-def test_a_baseline_is_real_and_dense(clip, pixel_values, tokens, change):
-    baseline = change(torch.zeros(2, clip.image.split(pixel_values, 0).hidden_states.shape[-1]))
-    with pytest.raises(ValueError, match="baseline must be"):
-        nib.METHODS["nib"](clip, pixel_values, **tokens, baseline=(baseline, "zero"))
+def test_a_baseline_is_real_and_dense(clip, pixel_values, tokens, subtests):
+    for change in [lambda x: x + 1j, torch.Tensor.to_sparse, lambda x: x.to("meta")]:
+        with subtests.test(change.__name__):
+            baseline = change(torch.zeros(2, clip.image.split(pixel_values, 0).hidden_states.shape[-1]))
+            with pytest.raises(ValueError, match="baseline must be"):
+                nib.METHODS["nib"](clip, pixel_values, **tokens, baseline=(baseline, "zero"))
 
 
 def test_a_rule_for_each_side_is_called_as_it_was_given(clip, pixel_values, tokens):
@@ -213,12 +223,14 @@ def test_a_return_in_a_text_stays_in_its_row(tmp_path):
     assert nib.datasets.load("scenes", ids=str(tmp_path / "ids.csv"))["id"][:] == data["id"][:]
 
 
-@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
-def test_an_index_with_a_name_is_written(tmp_path, name):
-    frame = pd.DataFrame({"id": ["a", "b"], "value": [1.0, 2.0]})
-    nib.save_table(frame.set_index("id"), tmp_path / name)
-    read = pd.read_csv if name.endswith("csv") else pd.read_parquet
-    assert read(tmp_path / name)["id"].tolist() == ["a", "b"]
+def test_an_index_with_a_name_is_written(tmp_path_factory, subtests):
+    for name in ["t.csv", "t.parquet"]:
+        with subtests.test(repr(name)):
+            tmp_path = tmp_path_factory.mktemp("row")
+            frame = pd.DataFrame({"id": ["a", "b"], "value": [1.0, 2.0]})
+            nib.save_table(frame.set_index("id"), tmp_path / name)
+            read = pd.read_csv if name.endswith("csv") else pd.read_parquet
+            assert read(tmp_path / name)["id"].tolist() == ["a", "b"]
 
 
 def test_a_file_that_cannot_be_written_is_called_by_its_name(tmp_path):
@@ -229,13 +241,12 @@ def test_a_file_that_cannot_be_written_is_called_by_its_name(tmp_path):
 # ---- parameters of a run
 
 
-@pytest.mark.parametrize(
-    "text", ["a red car #1", "a red car, # parked", '"quoted"', "null", "a: b", "- cat", "[a]", "1e3"]
-)
-@pytest.mark.parametrize("name", ["text", "image"])
-def test_texts_of_a_run_are_taken_as_typed(name, text):
-    (run,) = read_profile("embedded", [NOTEBOOK], [(name, text)])
-    assert run.parameters[name] == text
+def test_texts_of_a_run_are_taken_as_typed(subtests):
+    for text in ["a red car #1", "a red car, # parked", '"quoted"', "null", "a: b", "- cat", "[a]", "1e3"]:
+        for name in ["text", "image"]:
+            with subtests.test(f"{text} {name}"):
+                (run,) = read_profile("embedded", [NOTEBOOK], [(name, text)])
+                assert run.parameters[name] == text
 
 
 # ---- the model as it stands
@@ -268,27 +279,29 @@ def read_curves(found):
     return dict(vars(found)) if isinstance(found, RemovalCurves) else found
 
 
-@pytest.mark.parametrize("measure", [metrics.confidence, metrics.removal_curves, metrics.infidelity])
-def test_metrics_run_on_the_model_at_rest(model_folder, pixel_values, tokens, measure):
-    clip, pixels = nib.load(model_folder), pixel_values.float()  # autocast leaves float64 alone
-    for block in (*clip.image.blocks, *clip.text.blocks):
-        block.self_attn.dropout = 0.5
-    scores = nib.METHODS["random"](clip, pixels, **tokens)
-    expected = read_curves(measure(clip, pixels, **tokens, scores=scores))
-    clip.model.train()
-    found = read_curves(measure(clip, pixels, **tokens, scores=scores))
-    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
-    clip.model.eval()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = read_curves(measure(clip, pixels, **tokens, scores=scores))
-    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+def test_metrics_run_on_the_model_at_rest(model_folder, pixel_values, tokens, subtests):
+    for measure in [metrics.confidence, metrics.removal_curves, metrics.infidelity]:
+        with subtests.test(measure.__name__):
+            clip, pixels = nib.load(model_folder), pixel_values.float()  # autocast leaves float64 alone
+            for block in (*clip.image.blocks, *clip.text.blocks):
+                block.self_attn.dropout = 0.5
+            scores = nib.METHODS["random"](clip, pixels, **tokens)
+            expected = read_curves(measure(clip, pixels, **tokens, scores=scores))
+            clip.model.train()
+            found = read_curves(measure(clip, pixels, **tokens, scores=scores))
+            torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+            clip.model.eval()
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                found = read_curves(measure(clip, pixels, **tokens, scores=scores))
+            torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("measure", [metrics.confidence, metrics.removal_curves])
-def test_metrics_leave_no_graph(clip, pixel_values, tokens, measure):
-    scores = nib.METHODS["random"](clip, pixel_values, **tokens)
-    found = read_curves(measure(clip, pixel_values.clone().requires_grad_(), **tokens, scores=scores))
-    assert not any(isinstance(value, torch.Tensor) and value.requires_grad for value in found.values())
+def test_metrics_leave_no_graph(clip, pixel_values, tokens, subtests):
+    for measure in [metrics.confidence, metrics.removal_curves]:
+        with subtests.test(measure.__name__):
+            scores = nib.METHODS["random"](clip, pixel_values, **tokens)
+            found = read_curves(measure(clip, pixel_values.clone().requires_grad_(), **tokens, scores=scores))
+            assert not any(isinstance(value, torch.Tensor) and value.requires_grad for value in found.values())
 
 
 def test_token_ids_begin_with_the_begin_token(clip):
