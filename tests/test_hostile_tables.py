@@ -111,7 +111,10 @@ def test_p_values_are_probabilities(subtests):
     assert np.array_equal(metrics.holm(pd.Series([0.01, 0.04, 0.03], index=[5, 1, 9])), expected)
 
 
-def test_sizes_of_an_interval():
+def test_sizes_of_an_interval(subtests):
+    for options in ({"n_resamples": 0}, {"n_resamples": -1}, {"n_resamples": 2.5}, {"seed": -1}, {"seed": "x"}):
+        with subtests.test(str(options)), pytest.raises(ValueError, match="must be a whole number"):
+            metrics.bootstrap_interval([1.0, 2, 3], **options)
     with pytest.raises(ValueError, match=r"n_resamples must be at most 1,000,000.*nib\.limits\.samples"):
         metrics.bootstrap_interval([1.0, 2, 3], n_resamples=10**9)
     with pytest.raises(ValueError, match=r"values must be at most 1e\+300, got 1.7e\+308"):
