@@ -217,6 +217,7 @@ def test_what_is_plainly_pairs_is_taken(clip, pairs, subtests):
 
 A_LIST = "pairs must be a data set, a table or a list of mappings"
 NO_ID = r"every pair must have an id, got .* in row 1"
+LISTS = "the columns of pairs must be lists of one length"
 COLUMNS = "must have the columns id, image and text, got"
 PAIRS = {
     "None": (lambda pairs: None, TypeError, f"{A_LIST}, got NoneType"),
@@ -227,14 +228,14 @@ PAIRS = {
     "no generator": (lambda pairs: as_generator([]), ValueError, "got 0 pairs"),
     "by number": (lambda pairs: dict(enumerate(pairs)), ValueError, COLUMNS),
     "other columns": (lambda pairs: pd.DataFrame({"a": [1]}), ValueError, COLUMNS),
-    "columns of two lengths": (lambda pairs: {"id": [1], "text": ["a", "b"]}, ValueError, "lists of one length"),
-    "columns that are none": (lambda pairs: {"id": 1, "text": "a"}, ValueError, "lists of one length"),
-    "a text as a column": (lambda pairs: turn(pairs) | {"text": "ab"}, ValueError, "lists of one length"),
-    "a set as a column": (lambda pairs: turn(pairs) | {"text": {"a dog", "a cat"}}, ValueError, "lists of one length"),
+    "columns of two lengths": (lambda pairs: {"id": [1], "text": ["a", "b"]}, ValueError, LISTS),
+    "columns that are none": (lambda pairs: {"id": 1, "text": "a"}, ValueError, LISTS),
+    "a text as a column": (lambda pairs: turn(pairs) | {"text": "ab"}, ValueError, LISTS),
+    "a set as a column": (lambda pairs: turn(pairs) | {"text": {"a dog", "a cat"}}, ValueError, LISTS),
     "a mapping as a column": (
         lambda pairs: turn(pairs) | {"text": {"x": 1, "y": 2}},
         ValueError,
-        "lists of one length",
+        LISTS,
     ),
     "no numbers": (
         lambda pairs: nib.datasets.load("scenes", limit=2).to_iterable_dataset(),
