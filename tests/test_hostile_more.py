@@ -395,8 +395,8 @@ OPTIONS = [
 
 
 def test_options_of_metrics_are_refused(clip, given, pixel_values, subtests):
-    for measure, name, value, message in OPTIONS:
-        with subtests.test(f"{measure} {name}={value}"), pytest.raises(ValueError, match=message):
+    for number, (measure, name, value, message) in enumerate(OPTIONS):
+        with subtests.test(f"{number} {measure} {name}={value!s:.40}"), pytest.raises(ValueError, match=message):
             OF_SCORES[measure](clip, **given, **{name: value})
     for name, value in (("radius", "0.1"), ("radius", None), ("seed", "0")):
         with subtests.test(f"max_sensitivity {name}={value}"), pytest.raises(ValueError, match=f"{name} must be"):

@@ -61,7 +61,7 @@ WRONG_TABLES = {
     "no value": (PAIRED, "g", KeyError, "no column value"),
     "infinite": (GOOD.assign(value=[*VALUES[1:], INF]), ["g"], ValueError, "finite or NaN, got inf in .*'g': 'x'"),
     "-infinite": (GOOD.assign(value=[*VALUES[1:], -INF]), ["g"], ValueError, "finite or NaN, got -inf in .*'g': 'x'"),
-    **{f"by {by}": (GOOD, by, ValueError, ORDER) for by in ([], 5, {"g"}, {"g": 1}, iter([]), None)},
+    **{f"by {type(by).__name__}": (GOOD, by, ValueError, ORDER) for by in ([], 5, {"g"}, {"g": 1}, iter([]), None)},
 }
 
 
