@@ -1,6 +1,8 @@
 """Bad input of every kind is refused before any work, and says what is wrong, what is expected and which it was."""
 
+import functools
 import io
+import os
 import threading
 import warnings
 
@@ -13,7 +15,7 @@ from PIL import Image
 
 import nib
 from nib.inputs import to_tokens
-from runs.plan import Notebook, find_parameters
+from runs import plan
 
 PICTURE = Image.new("RGB", (60, 60), "red")
 NAN, INF = float("nan"), float("inf")
@@ -79,13 +81,14 @@ PARAMETERS = [
 ]
 
 
-@pytest.mark.parametrize(("method", "parameters", "error", "message"), PARAMETERS)
-def test_parameters_are_refused_before_any_picture_is_opened(clip, untouched, method, parameters, error, message):
-    with pytest.raises(error, match=message):
-        nib.attribute(clip, "no_such_file.png", "a cat", method=method, **parameters)
+def test_parameters_are_refused_before_any_picture_is_opened(clip, untouched, subtests):
     pairs = [{"id": "0", "image": "no_such_file.png", "text": "a cat"}]
-    with pytest.raises(error, match=message):
-        nib.evaluate(clip, pairs, ["random", {"method": method, **parameters}])
+    for method, parameters, error, message in PARAMETERS:
+        with subtests.test(f"{method} {parameters}"):
+            with pytest.raises(error, match=message):
+                nib.attribute(clip, "no_such_file.png", "a cat", method=method, **parameters)
+            with pytest.raises(error, match=message):
+                nib.evaluate(clip, pairs, ["random", {"method": method, **parameters}])
 
 
 def truncated_jpeg(folder):
@@ -93,6 +96,15 @@ def truncated_jpeg(folder):
     Image.effect_noise((200, 200), 90).convert("RGB").save(data, "JPEG")
     (folder / "cut.jpg").write_bytes(data.getvalue()[:2000])
     return folder / "cut.jpg"
+
+
+def cut_object(folder):
+    return Image.open(io.BytesIO(truncated_jpeg(folder).read_bytes()))
+
+
+def pipe(folder):
+    os.mkfifo(folder / "pipe.png")
+    return folder / "pipe.png"
 
 
 def text_file(folder):
@@ -126,17 +138,32 @@ PICTURES = {
     "integer tensor": (torch.zeros(3, 60, 60, dtype=torch.uint8), ValueError, "must be floats"),
     "small tensor": (torch.zeros(3, 4, 4), ValueError, "at least the patch size 12"),
     "batch": (torch.zeros(2, 3, 60, 60), ValueError, "must be floats of shape"),
+    "byte array": (bytearray(b"abc"), TypeError, "a picture must be .*, got bytearray"),
+    "address": ("https://example.com/a.png", FileNotFoundError, "no picture at 'https://example.com/a.png'"),
+    "no name": ("", ValueError, "cannot read the picture .*it is no file"),
+    "long name": ("x" * 5000, ValueError, "cannot read the picture 'x{200,298}…: "),
+    "cut object": (cut_object, ValueError, "cannot read the picture object"),
+    "no side": (Image.new("RGB", (0, 0)), ValueError, "not 0, and at most .* got 0 x 0"),
+    "pipe": (pipe, ValueError, "cannot read the picture .*pipe.png.*it is no file"),
+    "device": ("/dev/zero", ValueError, "it is no file"),
+    "null byte": ("a\0b.png", ValueError, "cannot read the picture"),
+    "nobody's home": ("~nosuchuser/x.png", FileNotFoundError, "no picture at '~nosuchuser/x.png'"),
+    "masked array": (np.ma.masked_array(np.zeros((60, 60, 3), np.uint8), True), ValueError, "must be whole"),
+    "sparse": (torch.zeros(3, 60, 60).to_sparse(), ValueError, "must be a dense tensor"),
+    "meta": (torch.zeros(3, 60, 60, device="meta"), ValueError, "must be a dense tensor"),
+    "large": (torch.zeros(1).expand(3, 8000, 8000), ValueError, "at most 10,000 patches, got 666 x 666"),
 }
 
 
-@pytest.mark.parametrize("case", PICTURES)
-def test_pictures_are_refused_by_name(clip, untouched, tmp_path, case):
-    picture, error, message = PICTURES[case]
-    picture = picture(tmp_path) if callable(picture) else picture
-    with pytest.raises(error, match=message):
-        nib.attribute(clip, picture, "a cat")
-    with pytest.raises(error, match=f"picture 1: .*({message})"):
-        nib.attribute(clip, [PICTURE, picture], ["a cat", "a dog"])
+def test_pictures_are_refused_by_name(clip, untouched, tmp_path_factory, subtests):
+    for case, (picture, error, message) in PICTURES.items():
+        with subtests.test(case):
+            picture = picture(tmp_path_factory.mktemp("row")) if callable(picture) else picture
+            with pytest.raises(error, match=message) as caught:
+                nib.attribute(clip, picture, "a cat")
+            assert len(str(caught.value)) < 6000
+            with pytest.raises(error, match=f"picture 1: .*({message})"):
+                nib.attribute(clip, [PICTURE, picture], ["a cat", "a dog"])
 
 
 # caption, error, what the message says
@@ -164,30 +191,20 @@ TEXTS = {
 }
 
 
-@pytest.mark.parametrize("case", TEXTS)
-def test_captions_are_refused_by_name(clip, untouched, case):
-    caption, error, message = TEXTS[case]
-    with pytest.raises(error, match=message):
-        nib.attribute(clip, PICTURE, [caption])
-    with pytest.raises(error, match=f"caption 1: .*({message})") as found:
-        nib.attribute(clip, PICTURE, ["a cat", caption])
-    assert len(str(found.value)) < 700
+def test_captions_are_refused_by_name(clip, untouched, subtests):
+    for case, (caption, error, message) in TEXTS.items():
+        with subtests.test(case):
+            with pytest.raises(error, match=message):
+                nib.attribute(clip, PICTURE, [caption])
+            with pytest.raises(error, match=f"caption 1: .*({message})") as found:
+                nib.attribute(clip, PICTURE, ["a cat", caption])
+            assert len(str(found.value)) < 700
 
 
 def test_lists_must_pair_up(clip, untouched):
     for images, texts in (([], []), ([PICTURE], ["a", "b"]), ([PICTURE] * 2, ["a"]), (PICTURE, [])):
         with pytest.raises(ValueError, match="lists of the same length, at least 1"):
             nib.attribute(clip, images, texts)
-
-
-def test_masks_that_hide_everything_or_do_not_fit(clip, pixel_values, tokens):
-    ids, mask = tokens["input_ids"], tokens["attention_mask"].clone()
-    mask[1] = 0
-    for method in ("nib", "gradcam", "agi", "random"):
-        with pytest.raises(ValueError, match=r"leaves none of rows \[1\]"):
-            nib.METHODS[method](clip, pixel_values, ids, mask)
-        with pytest.raises(ValueError, match="attention_mask must have the shape of input_ids"):
-            nib.METHODS[method](clip, pixel_values, ids, mask[:, :2])
 
 
 TYPES = {
@@ -200,18 +217,24 @@ TYPES = {
 }
 
 
-@pytest.mark.parametrize("case", TYPES)
-def test_what_is_plainly_several_is_taken(clip, case):
-    images, texts = (value() if callable(value) else value for value in TYPES[case])
-    results = nib.attribute(clip, images, texts, layer=2, n_steps=1)
-    assert [result.text for result in results] == ["a cat", "a dog"]
+def test_what_is_plainly_several_is_taken(clip, subtests):
+    for case, given in TYPES.items():
+        with subtests.test(case):
+            images, texts = (value() if callable(value) else value for value in given)
+            results = nib.attribute(clip, images, texts, layer=2, n_steps=1)
+            assert [result.text for result in results] == ["a cat", "a dog"]
 
 
-def test_whole_numbers_of_numpy_are_whole_numbers(clip):
+def test_whole_numbers_of_numpy_are_whole_numbers(clip, pixel_values, tokens, subtests):
     found = nib.attribute(clip, PICTURE, "a cat", layer=np.int64(2), n_steps=np.int32(2), batch_size=np.int16(3))
-    assert (
-        found.image_scores.tolist() == nib.attribute(clip, PICTURE, "a cat", layer=2, n_steps=2).image_scores.tolist()
-    )
+    expected = nib.attribute(clip, PICTURE, "a cat", layer=2, n_steps=2)
+    assert found.image_scores.tolist() == expected.image_scores.tolist()
+    few = {"rise": dict(n_masks=8, text_masks=8), "m2ib": dict(n_steps=2, n_noise=2), "random": {}}
+    for method, options in few.items():
+        with subtests.test(method):
+            explain = functools.partial(nib.METHODS[method], clip, pixel_values, **tokens, **options)
+            assert torch.equal(explain(seed=np.int64(1)).image, explain(seed=1).image)
+            assert not torch.equal(explain(seed=2).image, explain(seed=1).image)
 
 
 def test_a_path_may_begin_at_home(clip, tmp_path, monkeypatch):
@@ -223,6 +246,8 @@ def test_a_path_may_begin_at_home(clip, tmp_path, monkeypatch):
 def test_a_sum_that_means_nothing_is_said(clip):
     with pytest.warns(UserWarning, match="riemann_left has a node at lambda = 0"):
         nib.attribute(clip, PICTURE, "a cat", layer=2, n_steps=3, quadrature="riemann_left")
+    with pytest.warns(UserWarning, match="riemann_left has a node at lambda = 0"):
+        nib.interactions(clip, PICTURE, "a cat", quadrature="riemann_left", n_steps=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         nib.attribute(clip, PICTURE, "a cat", layer=2, n_steps=3, quadrature="riemann_left", lambda_min=0.1)
@@ -248,25 +273,10 @@ PAIRS = {
 }
 
 
-@pytest.mark.parametrize("case", PAIRS)
-def test_evaluations_are_refused(clip, pairs, case):
-    make, options, message = PAIRS[case]
-    with pytest.raises(ValueError, match=message):
-        nib.evaluate(clip, make(pairs), **({"methods": "none"} | options), progress=False)
-
-
-@pytest.mark.parametrize("content", [b"", b"PAR1 half", b"other"], ids=["empty", "half", "foreign"])
-def test_a_part_that_is_not_whole_is_computed_again(clip, pairs, tmp_path, content):
-    whole = nib.evaluate(clip, pairs, "random", output=tmp_path, progress=False)
-    (part,) = tmp_path.glob("*.parquet")
-    if content == b"other":
-        pd.DataFrame({"a": [1]}).to_parquet(part)
-    else:
-        part.write_bytes(content)
-    with pytest.warns(UserWarning, match="is no part of this evaluation and is computed again"):
-        again = nib.evaluate(clip, pairs, "random", output=tmp_path, progress=False)
-    assert again.equals(whole)
-    assert nib.evaluate(clip, pairs, "random", output=tmp_path, progress=False).equals(whole)
+def test_evaluations_are_refused(clip, pairs, subtests):
+    for case, (make, options, message) in PAIRS.items():
+        with subtests.test(case), pytest.raises(ValueError, match=message):
+            nib.evaluate(clip, make(pairs), **({"methods": "none"} | options), progress=False)
 
 
 def test_means_over_mixed_settings_are_refused(clip, pairs):
@@ -278,59 +288,40 @@ def test_means_over_mixed_settings_are_refused(clip, pairs):
     assert nib.metrics.summarise(table, ["method", "seed", "metric"])["n"].max() == 3
 
 
-@pytest.mark.parametrize("name", ["table.xlsx", "table", "table.csv.gz"])
-def test_the_ending_says_how_a_table_is_written(tmp_path, name):
+def test_the_ending_says_how_a_table_is_written(tmp_path, subtests):
     frame = pd.DataFrame({"a": [1, 2]})
-    with pytest.raises(ValueError, match=r"written as \.parquet or \.csv"):
-        nib.save_table(frame, tmp_path / name)
+    for name in ("table.xlsx", "table", "table.csv.gz"):
+        with subtests.test(name), pytest.raises(ValueError, match=r"written as \.parquet or \.csv"):
+            nib.save_table(frame, tmp_path / name)
     nib.save_table(frame, tmp_path / "table.csv")
     assert (tmp_path / "table.csv").read_text() == "a\n1\n2\n"
     nib.save_table(frame, tmp_path / "table.parquet")
     assert pd.read_parquet(tmp_path / "table.parquet").equals(frame)
 
 
-@pytest.mark.parametrize("key", ["comon", "04_quantitativ", "4"])
-def test_a_profile_with_a_misspelt_part_is_refused(tmp_path, monkeypatch, key):
-    from runs import plan
-
-    folder = tmp_path / "profiles"
-    folder.mkdir()
-    (tmp_path / "04_quantitative.ipynb").write_bytes((plan.ROOT / "notebooks/04_quantitative.ipynb").read_bytes())
-    (folder / "mine.yaml").write_text(f"04_quantitative:\n  fps_pairs: 2\n{key}:\n  device: cpu\n")
-    monkeypatch.setattr(plan, "PROFILES", folder)
-    with pytest.raises(ValueError, match=r"line 3.*must be extends, common or the name of a notebook"):
-        find_parameters("mine", Notebook(tmp_path / "04_quantitative.ipynb"))
-
-
-@pytest.mark.parametrize("key", ["devise", "n_pair"])
-def test_a_parameter_that_no_notebook_has_is_refused_in_common_too(tmp_path, monkeypatch, key):
-    from runs import plan
-
-    (tmp_path / "mine.yaml").write_text(f"common:\n  device: cpu\n  {key}: cpu\n")
-    monkeypatch.setattr(plan, "PROFILES", tmp_path)
-    with pytest.raises(ValueError, match=rf"line 3, common.{key}: no notebook has such a parameter"):
-        find_parameters("mine", Notebook(plan.ROOT / "notebooks/04_quantitative.ipynb"))
+PART = "line 3.*must be extends, common or the name of a notebook"
+EXTENDED = r"profile must be one of \[.*\], got 'mine extended by"
+PROFILES = {
+    **{name: (f"04_quantitative:\n  fps_pairs: 2\n{name}:\n  device: cpu\n", PART)
+       for name in ("comon", "04_quantitativ", "4")},
+    **{name: (f"common:\n  device: cpu\n  {name}: cpu\n", f"line 3, common.{name}: no notebook has such a parameter")
+       for name in ("devise", "n_pair")},
+    "extends itself": ("extends: mine\n", EXTENDED),
+    "extends one that extends it": ("extends: other\n", EXTENDED),
+}  # fmt: skip
 
 
-THOUSAND = list(range(1000))
-GRIDS = {
-    "a bomb": ("a: &a [1, 1, 1]\nb: &b [*a, *a, *a]\naxes: {seed: [*b, *b]}", r"no &, \*, !, << or %"),
-    "a million runs": (f"axes: {{n_steps: {THOUSAND}, layer: {THOUSAND}}}", "at most 100,000 runs, got 1,000,000"),
-    "not text": (b"\xff\xfe\x00", "cannot be read"),
-    "not YAML": ("axes: [", "cannot be read"),
-}
-
-
-@pytest.mark.parametrize("case", GRIDS)
-def test_grids_are_bounded(tmp_path, case):
-    from runs import plan
-
-    content, message = GRIDS[case]
-    notebook = f"notebook: {plan.ROOT / 'notebooks/12_interactions.ipynb'}\n"
-    path = tmp_path / "grid.yaml"
-    path.write_bytes(content if isinstance(content, bytes) else (notebook + content).encode())
-    with pytest.raises(ValueError, match=message):
-        plan.read_grid(path)
+def test_profiles_are_refused(tmp_path_factory, monkeypatch, subtests):
+    for case, (content, message) in PROFILES.items():
+        folder = tmp_path_factory.mktemp("row")
+        with subtests.test(case), monkeypatch.context() as patch:
+            (folder / "04_quantitative.ipynb").write_bytes((plan.ROOT / "notebooks/04_quantitative.ipynb").read_bytes())
+            (folder / "profiles").mkdir()
+            (folder / "profiles" / "other.yaml").write_text("extends: mine\n")
+            (folder / "profiles" / "mine.yaml").write_text(content)
+            patch.setattr(plan, "PROFILES", folder / "profiles")
+            with pytest.raises(ValueError, match=message):
+                plan.find_parameters("mine", plan.Notebook(folder / "04_quantitative.ipynb"))
 
 
 def test_limits_can_be_raised(clip, monkeypatch):
@@ -343,35 +334,37 @@ def test_limits_can_be_raised(clip, monkeypatch):
     assert len(nib.integrate.quadrature(n_steps=10_001)[0]) == 10_001
 
 
-@pytest.mark.parametrize("method", ["chefer", "nib", "gradcam", "legrad"])
-def test_threads_take_turns_on_one_model(clip, method):
-    expected, found, errors = nib.attribute(clip, PICTURE, CAPTIONS[1], method=method).image_scores, [], []
-
-    def work():
-        try:
-            found.append(nib.attribute(clip, PICTURE, CAPTIONS[1], method=method).image_scores)
-        except Exception as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
-    assert all(np.array_equal(scores, expected) for scores in found)
+def collect_scores(clip, method, found):
+    try:
+        found.append(nib.attribute(clip, PICTURE, CAPTIONS[1], method=method).image_scores)
+    except Exception as error:
+        found.append(error)
 
 
-@pytest.mark.parametrize(
-    "text", ["$5 and not $6", r"\frac{a}{b}", "a 🐈 cat", "قطة", "a cat and a dog " * 6, "<b>cat</b> & dog"]
-)
-def test_captions_are_shown_as_they_are_written(text):
+def test_threads_take_turns_on_one_model(clip, subtests):
+    for method in ("chefer", "nib", "gradcam", "legrad"):
+        with subtests.test(method):
+            expected = nib.attribute(clip, PICTURE, CAPTIONS[1], method=method).image_scores
+            found = []
+            threads = [threading.Thread(target=collect_scores, args=(clip, method, found)) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert len(found) == 8
+            for scores in found:
+                np.testing.assert_array_equal(scores, expected)
+
+
+def test_captions_are_shown_as_they_are_written(subtests):
     clip = nib.load()
-    result = nib.attribute(clip, Image.new("RGB", (224, 224), "red"), text, n_steps=1, truncate=True)
-    result.plot().canvas.draw()
-    page = result._repr_html_()
-    assert "<b>cat</b>" not in page
-    assert len(result.to_frame()) == result.image_scores.size + 1 + len(result.tokens) + len(result.words)
+    for text in ("$5 and not $6", r"\frac{a}{b}", "a 🐈 cat", "قطة", "a cat and a dog " * 6, "<b>cat</b> & dog"):
+        with subtests.test(text):
+            result = nib.attribute(clip, Image.new("RGB", (224, 224), "red"), text, n_steps=1, truncate=True)
+            result.plot().canvas.draw()
+            page = result._repr_html_()
+            assert "<b>cat</b>" not in page
+            assert len(result.to_frame()) == result.image_scores.size + 1 + len(result.tokens) + len(result.words)
 
 
 def test_tokens_of_a_table_are_named(clip):
