@@ -15,7 +15,7 @@ from benchmarks.families import randomise
 
 torch.set_num_threads(1)  # tensors this small are not worth sharing, and waiting threads burn time
 
-POOLING = ("test_attribution", "test_contract", "test_inputs", "test_interaction", "test_last_block", "test_towers")
+POOLING = ("test_attribution", "test_inputs")
 
 # Two blocks of one word each, one with a repeated word, one with words the tokenizer must split.
 CAPTIONS = ["a cat", "a dog next to a dog on the grass", "a hippopotamus in the snow"]
