@@ -309,8 +309,12 @@ def scale_patches(model):
     model.vision_model.embeddings = part
 
 
+def drop_norm(model):
+    model.vision_model.post_layernorm = nn.Identity()
+
+
 def test_a_module_replaced_after_opening_is_used(model_folder, picture, subtests):
-    for change in (flip_tokens, scale_norm, scale_patches):
+    for change in (flip_tokens, scale_norm, scale_patches, drop_norm):
         for method in ("mfaba", "input_x_gradient"):
             with subtests.test(f"{change.__name__} {method}"):
                 own = nib.load(model_folder)
