@@ -19,12 +19,11 @@ from pathlib import Path
 import pandas as pd
 
 import nib
-from nib.checkpoint import EMBEDDED
-from nib.datasets import SCENES
-from nib.evaluation.parts import hash_all, hash_code
 from nib.files import name_index
+from nib.hashes import hash_all, hash_code
 
 ROOT = Path(__file__).resolve().parents[1]  # the repository
+EMBEDDED, SCENES = nib.DATA / "mini_clip", nib.DATA / "scenes"
 
 
 @dataclass(frozen=True)

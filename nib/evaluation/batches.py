@@ -18,7 +18,8 @@ from nib.attribution import check_method
 from nib.checks import shorten
 from nib.clip import HookedCLIP
 from nib.datasets.rows import BROKEN
-from nib.evaluation.parts import hash_all, to_bytes
+from nib.evaluation.parts import to_bytes
+from nib.hashes import hash_all
 from nib.inputs import to_list, to_pixel_values, to_tokens
 from nib.methods.scores import Scores
 from nib.metrics.confidence import embed_pairs

@@ -23,9 +23,10 @@ from nib.attribution import check_method
 from nib.checks import is_changed, shorten
 from nib.clip import HookedCLIP
 from nib.evaluation.batches import TRUE_MASK, Batch
-from nib.evaluation.parts import hash_all, hash_code, save_table, to_bytes
+from nib.evaluation.parts import save_table, to_bytes
 from nib.evaluation.released import attribute_text_to_batch
 from nib.files import make_folder
+from nib.hashes import hash_all, hash_code
 from nib.methods import METHODS, PRESETS
 from nib.methods.pairs import guard
 from nib.methods.scores import Scores
