@@ -212,6 +212,18 @@ def test_unknown_names_list_the_known_ones(model, pictures):
         nib.attribute(model, pictures[0], "a cat", steps=3, nsteps=3)
 
 
+def test_an_own_method_may_differentiate_where_gradients_are_switched_off(model, pictures, monkeypatch):
+    def differentiate(clip, pixel_values, input_ids, attention_mask=None, *, seed=0):
+        pixel_values.requires_grad_()
+        similarity = cosine_similarity(clip.image.embed(pixel_values), clip.text.embed(input_ids, attention_mask))
+        (slopes,) = torch.autograd.grad(similarity.sum(), pixel_values)
+        return nib.Scores(slopes.sum(1)[:, ::12, ::12], similarity.new_zeros(input_ids.shape), similarity)
+
+    monkeypatch.setitem(nib.METHODS, "own", differentiate)
+    with torch.no_grad():
+        assert nib.attribute(model, pictures[0], "a cat", method="own").image_scores.any()
+
+
 @pytest.fixture
 def calls(monkeypatch):
     """Count the calls of a method that must not be reached."""

@@ -12,7 +12,7 @@ import nib
 from benchmarks.families import build
 from nib.inputs import to_tokens
 from nib.metrics import absent_prompt, average_precision, infidelity, iou_at_mean, max_sensitivity, randomisation
-from nib.metrics.removal import RemovalCurves, blur_out, paint_out, removal_curves
+from nib.metrics.removal import RemovalCurves, blur_out, paint_out, removal_curves, spread
 
 PRECISE = dict(atol=1e-9, rtol=0)
 
@@ -51,6 +51,11 @@ def follow_plainly(clip, picture, caption, order, text_order, removal, n_steps):
         kept = [token for token in range(len(caption)) if token not in dropped]
         of_text.append(cosine_similarity(clip.text.embed(ids[:, kept]), image))
     return torch.cat(of_image), torch.cat(of_text)
+
+
+def test_patches_are_spread_over_their_pixels_and_not_beyond_the_last():
+    pixels = spread(torch.tensor([[[1, 2]]]), 2, torch.zeros(1, 3, 3, 5))
+    assert pixels.tolist() == [[[[1, 1, 2, 2, 0], [1, 1, 2, 2, 0], [0, 0, 0, 0, 0]]]]
 
 
 def test_curves_are_those_of_a_loop(clip, pixel_values, tokens, scores, subtests):
