@@ -8,6 +8,7 @@ from pathlib import Path
 
 
 def hash_all(*values: str | bytes) -> str:
+    """Return one hash of several values, in order: where one ends and the next begins counts."""
     digest = hashlib.blake2b(digest_size=12)
     for value in values:
         data = value.encode() if isinstance(value, str) else value

@@ -99,3 +99,10 @@ def assert_scores(scores, index, image, text, with_class=True):
     torch.testing.assert_close(scores.image[index], image, **close)
     torch.testing.assert_close(scores.text[index, : len(text)], text, **close)
     assert not scores.text[index, len(text) :].any()
+
+
+def assert_plain(clip, pixel_values, tokens, scores, explain, *options):
+    """Compare scores with `explain(side, target, *options)` of each side of each pair, as `assert_scores` does."""
+    for index, _, _, image, text in pairs(clip, pixel_values, tokens):
+        of_image, of_text = explain(image, text.target(), *options), explain(text, image.target(), *options)
+        assert_scores(scores, index, of_image, of_text)

@@ -1,6 +1,8 @@
+from functools import partial
+
 import pytest
 import torch
-from plain import assert_scores, pairs, similarity
+from plain import assert_plain, similarity
 
 import nib
 
@@ -24,10 +26,7 @@ def test_equals_the_formula(clip, pixel_values, tokens, subtests):
     for start_layer in (None, 0, 2):
         with subtests.test(f"start layer {start_layer}"):
             scores = nib.METHODS["chefer"](clip, pixel_values, **tokens, start_layer=start_layer)
-            for index, _, _, image, text in pairs(clip, pixel_values, tokens):
-                of_image = plain_relevance(clip, image, text.target(), start_layer)
-                of_text = plain_relevance(clip, text, image.target(), start_layer)
-                assert_scores(scores, index, of_image, of_text)
+            assert_plain(clip, pixel_values, tokens, scores, partial(plain_relevance, clip), start_layer)
 
 
 def test_rollout_of_the_last_block_adds_the_identity(clip, pixel_values, tokens):

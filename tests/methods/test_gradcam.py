@@ -1,6 +1,6 @@
 import pytest
 import torch
-from plain import assert_scores, pairs, similarity
+from plain import assert_plain, similarity
 
 import nib
 
@@ -18,10 +18,7 @@ def test_equals_the_formula(clip, pixel_values, tokens, subtests):
     for layer, pool in ((1, False), (1, True), (3, False), (3, True)):
         with subtests.test(f"layer {layer}{', pooled' if pool else ''}"):
             scores = nib.METHODS["gradcam"](clip, pixel_values, **tokens, layer=layer, pool_gradients=pool)
-            for index, _, _, image, text in pairs(clip, pixel_values, tokens):
-                of_image = plain_map(image, text.target(), layer, pool)
-                of_text = plain_map(text, image.target(), layer, pool)
-                assert_scores(scores, index, of_image, of_text)
+            assert_plain(clip, pixel_values, tokens, scores, plain_map, layer, pool)
 
 
 def test_after_the_last_block_only_the_pooled_token_counts(clip, pixel_values, tokens):
