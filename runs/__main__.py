@@ -28,7 +28,7 @@ from runs.work import connect, list_gpus, sweep
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what the arguments say and return the exit code."""
-    args, driver = _parse(arguments), uuid.uuid4().hex[:8]
+    args, command_id = _parse(arguments), uuid.uuid4().hex[:8]
     store = Store(args.output.resolve() / (f"sweeps/{args.grid.stem}" if args.grid else f"profiles/{args.profile}"))
     try:
         runs = read_grid(args.grid) if args.grid else read_profile(args.profile, args.notebooks, args.parameter)
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
             done = (store.folder / run.name for run in runs if store.has(run.name))
             if bare := [str(folder) for folder in done if not (folder / "figures").is_dir()]:
                 raise ValueError(f"a run must have its folder of figures, {bare[0]} has none: remove that to run again")
-        store.open(driver, runs)
+        store.open(command_id, runs)
     except (ValueError, OSError) as error:
         print(f"nothing was begun: {error}", file=sys.stderr)
         return 2
@@ -50,14 +50,15 @@ def main(arguments: list[str] | None = None) -> int:
             gpus = [] if args.scheduler else list_gpus()
             workers = args.workers or len(gpus) or max(1, min(CPU_COUNT, MEMORY_LIMIT >> 31))  # 2 GiB a run
             with connect(args.scheduler, min(workers, len(runs))) as client:
-                order = random.Random(driver).sample(runs, len(runs)) if args.grid else runs  # two drivers share a grid
-                outcomes = sweep(client, order, store, driver, args.retries, timeout=args.timeout, gpus=gpus)
+                # Two commands may share a grid.
+                order = random.Random(command_id).sample(runs, len(runs)) if args.grid else runs
+                outcomes = sweep(client, order, store, command_id, args.retries, timeout=args.timeout, gpus=gpus)
     except (KeyboardInterrupt, OSError) as error:
         done, code = sum(store.has(run.name) for run in runs), 130 if isinstance(error, KeyboardInterrupt) else 1
         again = shlex.join(["python", "-m", "runs", *sys.argv[1:]])
         print(f"stopped: {error}\n{done} of {len(runs)} runs are done. To go on:\n  {again}", file=sys.stderr)
     finally:
-        store.close(driver)
+        store.close(command_id)
     for run in (run for run in runs if store.has(run.name)):
         if args.figures:
             figures = store.folder / run.name / "figures"

@@ -15,7 +15,7 @@ import nbformat
 from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.tokens import AliasToken, AnchorToken, DirectiveToken, TagToken
 
-from runs.store import ROOT, Run, name_run, read_edition
+from runs.store import ROOT, Run, hash_inputs, name_run
 
 PROFILES = ROOT / "notebooks" / "profiles"
 TYPED, RESERVED = ("image", "text"), ("figures_dir", "output", "parts_dir")  # no YAML; what the runner sets
@@ -32,7 +32,7 @@ def read_profile(name: str, notebooks: Sequence[Path], given: Iterable[tuple[str
             if (values := [value for name, value in given if name == key]) != [text] or not (typed or text.strip()):
                 raise ValueError(f"{key} must have one value, got {values}")
             parameters[key] = notebook.check((key,), text if typed else _parse(f"{key}={text}", text), make_error)
-        runs.append(name_run(notebook.path, parameters, notebook.fill(parameters), read_edition(notebook.path, True)))
+        runs.append(name_run(notebook.path, parameters, notebook.fill(parameters), hash_inputs(notebook.path, True)))
     if len({run.name for run in runs}) < len(runs):
         raise ValueError(f"notebooks must differ, got two of one name and content in {[run.notebook for run in runs]}")
     return runs
@@ -71,9 +71,9 @@ def read_grid(path: Path) -> list[Run]:
         raise make_error(("axes",), f"set twice, by parameters or another axis: {', '.join(sorted(twice))}")
     if (n_runs := math.prod(map(len, axes))) > 100_000:
         raise make_error(("axes",), f"must make at most 100,000 runs, got {n_runs:,}: divide them among files")
-    edition = read_edition(notebook.path)
+    hashes = hash_inputs(notebook.path)
     sets = (fixed | {key: part[key] for part in parts for key in part} for parts in itertools.product(*axes))
-    return [name_run(notebook.path, given, notebook.fill(given), edition) for given in sets]
+    return [name_run(notebook.path, given, notebook.fill(given), hashes) for given in sets]
 
 
 def _read_axis(axis: str, lists: object, notebook: "Notebook", make_error: Callable) -> list[dict]:

@@ -2,7 +2,7 @@
 
     <run>/             notebook.ipynb, parameters.json, log.txt, figures/, result.parquet
     failed/<run>-*/    attempts that failed, until one is done
-    partial/<driver>/  attempts under way, and those that were killed
+    partial/<id>/      attempts under way of one command, and those that were killed
     runs.json          the names of all runs, in order
 
 An attempt works in a folder of its own, renamed when all is there. Where two do the same run, the first to end counts.
@@ -28,34 +28,34 @@ EMBEDDED, SCENES = nib.DATA / "mini_clip", nib.DATA / "scenes"
 
 @dataclass(frozen=True)
 class Run:
-    """One run: the parameters given, and in `edition` what its result depends on besides all `settings`."""
+    """One run: the parameters given, and in `hashes` what its result depends on besides all `settings`."""
 
     name: str
     notebook: str
     parameters: dict
     settings: dict
-    edition: dict
+    hashes: dict
 
 
-def name_run(notebook: Path, parameters: dict, settings: dict, edition: dict) -> Run:
-    """Make a run, named after its notebook and the hash of its settings and edition."""
-    name = f"{notebook.stem}-{hash_all(json.dumps([settings, edition], sort_keys=True))[:16]}"
-    return Run(name, str(notebook), parameters, settings, edition)
+def name_run(notebook: Path, parameters: dict, settings: dict, hashes: dict) -> Run:
+    """Make a run, named after its notebook and one hash of all that it depends on."""
+    name = f"{notebook.stem}-{hash_all(json.dumps([settings, hashes], sort_keys=True))[:16]}"
+    return Run(name, str(notebook), parameters, settings, hashes)
 
 
-def read_edition(notebook: str | Path, drawn: bool = False) -> dict[str, str]:
+def hash_inputs(notebook: str | Path, drawn: bool = False) -> dict[str, str]:
     """Hash the notebook's code, the code that computes, and the embedded data; what only draws counts where `drawn`."""
     import nbformat  # here, as it takes over a second: a notebook that calls `locate` need not wait
 
     code = {*Path(nib.__file__).parent.rglob("*.py"), *ROOT.glob("studies/**/*.py")}
     drawing = {path for path in code if path.stem in ("plotting", "cases", "charts", "overview", "sheet", "style")}
     data = sorted([*EMBEDDED.glob("*.json"), *EMBEDDED.glob("*.safetensors")]) + sorted(SCENES.glob("*.parquet"))
-    edition = {"notebook": hash_cells(nbformat.read(notebook, as_version=4)), "nib": hash_code(code - drawing)}
-    edition["data"] = hash_all(*(path.read_bytes() for path in data))[:12]
+    hashes = {"notebook": hash_cells(nbformat.read(notebook, as_version=4)), "nib": hash_code(code - drawing)}
+    hashes["data"] = hash_all(*(path.read_bytes() for path in data))[:12]
     if drawn:
         shown = (path.read_bytes() for kind in ("csv", "png", "jpg") for path in sorted(ROOT.glob(f"data/**/*.{kind}")))
-        edition["figures"] = hash_all(hash_code(drawing), *shown)[:12]
-    return edition
+        hashes["figures"] = hash_all(hash_code(drawing), *shown)[:12]
+    return hashes
 
 
 def hash_cells(notebook: dict) -> str:
@@ -82,22 +82,22 @@ class Store:
             return file.read() == b"PAR1"
         return False
 
-    def open(self, driver: str, runs: list[Run]) -> None:
-        """Make the folder of a driver's attempts, and write down which runs there are to be."""
-        (place := self.folder / "partial" / driver).mkdir(parents=True)
+    def open(self, command_id: str, runs: list[Run]) -> None:
+        """Make the folder of a command's attempts, and write down which runs there are to be."""
+        (place := self.folder / "partial" / command_id).mkdir(parents=True)
         self.failed.mkdir(exist_ok=True)
         (place / "runs.json").write_text(json.dumps([run.name for run in runs]))
         (place / "runs.json").replace(self.folder / "runs.json")
 
-    def close(self, driver: str) -> None:
-        """Take the folder of a driver's attempts away at once; what is under way ends itself when it is gone."""
-        place = self.folder / "partial" / driver
+    def close(self, command_id: str) -> None:
+        """Take the folder of a command's attempts away at once; what is under way ends itself when it is gone."""
+        place = self.folder / "partial" / command_id
         with suppress(OSError):
             shutil.rmtree(place.rename(place.with_suffix(".old")), ignore_errors=True)
 
-    def begin(self, run: Run, driver: str) -> Path:
-        """Make the folder of one attempt; a FileNotFoundError says that this machine does not see the driver's."""
-        (place := self.folder / "partial" / driver / f"{run.name}-{uuid.uuid4().hex[:8]}").mkdir()
+    def begin(self, run: Run, command_id: str) -> Path:
+        """Make the folder of one attempt; a FileNotFoundError says that this machine does not see the command's."""
+        (place := self.folder / "partial" / command_id / f"{run.name}-{uuid.uuid4().hex[:8]}").mkdir()
         (place / "figures").mkdir()
         (place / "parameters.json").write_text(json.dumps(asdict(run), indent=1))
         if (old := self.folder / run.name).is_dir() and not self.has(run.name):  # its table has been damaged

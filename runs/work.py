@@ -13,7 +13,7 @@ from distributed import Client, as_completed, get_worker
 from tqdm import tqdm
 
 from runs.process import LATE
-from runs.store import ROOT, Run, Store, read_edition
+from runs.store import ROOT, Run, Store, hash_inputs
 
 
 def list_gpus() -> list[str]:
@@ -36,11 +36,11 @@ def connect(scheduler: str | None, workers: int) -> Client:
     return client
 
 
-def sweep(client: Client, runs: list[Run], store: Store, driver: str, retries: int = 1, **options) -> dict:
+def sweep(client: Client, runs: list[Run], store: Store, command_id: str, retries: int = 1, **options) -> dict:
     """Run by `attempt`, in order, what is not finished; try what fails again; return of each how it ended."""
     outcomes = dict.fromkeys((run.name for run in runs), "cached")
-    to_do = {f"{driver}-{run.name}": run for run in runs if not store.has(run.name)}
-    options |= dict(folder=str(store.folder), driver=driver, retries=retries, batch_size=500)
+    to_do = {f"{command_id}-{run.name}": run for run in runs if not store.has(run.name)}
+    options |= dict(folder=str(store.folder), command_id=command_id, retries=retries, batch_size=500)
     futures = client.map(attempt, [*to_do.values()], key=[*to_do], pure=False, **options)
     counts = Counter(done=0, cached=len(runs) - len(to_do), failed=0)
     with tqdm(total=len(runs), initial=counts["cached"], unit="run", dynamic_ncols=True) as bar:
@@ -60,12 +60,12 @@ class Failed(RuntimeError):
     """A run that has failed: raised with the reason, so that Dask tries again."""
 
 
-def attempt(run: Run, folder: str, driver: str, timeout: float | None = None, gpus: list[str] | None = None) -> str:
+def attempt(run: Run, folder: str, command_id: str, timeout: float | None = None, gpus: list[str] | None = None) -> str:
     """Run a notebook, for at most `timeout` seconds and on one of `gpus`; return "done", or "cached" if it was."""
     if (store := Store(folder)).has(run.name):
         return "cached"
     _check(run)
-    place = store.begin(run, driver)
+    place = store.begin(run, command_id)
     if error := _execute(place, store.parts, timeout, gpus):
         raise Failed(f"{error}\n{place.rename(store.failed / place.name) / 'notebook.ipynb'}")
     _check(run)
@@ -74,8 +74,8 @@ def attempt(run: Run, folder: str, driver: str, timeout: float | None = None, gp
 
 def _check(run: Run) -> None:
     """Refuse a run whose result, made here and now, would depend on other things than its name says."""
-    if (found := read_edition(run.notebook, "figures" in run.edition)) != run.edition:
-        raise Failed(f"what it depends on has changed since the command was given: {found}, not {run.edition}")
+    if (found := hash_inputs(run.notebook, "figures" in run.hashes)) != run.hashes:
+        raise Failed(f"what it depends on has changed since the command was given: {found}, not {run.hashes}")
 
 
 def _execute(place: Path, parts: Path, timeout: float | None, gpus: list[str] | None) -> str:

@@ -23,21 +23,16 @@ Raises:
 """
 
 from nib.methods.agi import agi
-from nib.methods.chefer import chefer
+from nib.methods.attention import chefer, fast_ig, saliency
 from nib.methods.controls import center, none, objectness, random
-from nib.methods.fast_ig import fast_ig
-from nib.methods.gradcam import gradcam
-from nib.methods.input_x_gradient import input_x_gradient
+from nib.methods.gradients import gradcam, input_x_gradient, mfaba, pixel_gradient
 from nib.methods.legrad import legrad
 from nib.methods.lime import lime
 from nib.methods.m2ib import m2ib
-from nib.methods.mfaba import mfaba
 from nib.methods.nib import PRESETS, nib
 from nib.methods.orthogonal import orthogonal_text
 from nib.methods.pairs import guard
-from nib.methods.pixel_gradient import pixel_gradient
 from nib.methods.rise import rise
-from nib.methods.saliency import saliency
 from nib.methods.scores import Scores
 from nib.methods.values import clip_surgery, grad_eclip, mask_clip
 

@@ -18,7 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 from nib.clip import HookedCLIP
-from nib.methods.pairs import cut, over_pairs, to_scores
+from nib.methods.pairs import explain_in_batches, split_towers, to_scores
 from nib.methods.scores import Scores
 from nib.towers import of_this_thread
 
@@ -94,7 +94,7 @@ def explain_attention(clip, pixel_values, input_ids, attention_mask, relevance, 
         layers.append(layer)
 
     def explain(pixel_values, input_ids, attention_mask):
-        image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
+        image, text = split_towers(clip, pixel_values, input_ids, attention_mask, *layers)
         embeds, attentions = [], []
         with torch.enable_grad():
             for split in (image, text):
@@ -114,4 +114,58 @@ def explain_attention(clip, pixel_values, input_ids, attention_mask, relevance, 
         return to_scores(clip, pixel_values, text.real, similarity, *scores)
 
     with open_attention(clip):
-        return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
+        return explain_in_batches(explain, pixel_values, input_ids, attention_mask, batch_size)
+
+
+def chefer(clip, pixel_values, input_ids, attention_mask=None, *, start_layer=None, batch_size=64, seed=0) -> Scores:
+    """Score tokens by attention times its positive gradient, A_bar = mean over heads of (A * d logit / d A)+.
+
+    With a `start_layer` these are rolled out as Chefer, Gur and Wolf (ICCV 2021, Eq. 5 and 6) define it: R = I, and
+    R <- R + A_bar R for each block from `start_layer` on. The score of token j is R[pooled, j], the pooled token's own
+    1 from the identity included. The released code of the NIB paper takes the last block alone, without the identity,
+    which is the default here: its tables measure that, not the rollout. Scores are at least 0, in logit units.
+
+    Args:
+        start_layer: first block of the rollout, in both towers, from 0 to the number of blocks less 1; None for A_bar
+            of the last block alone.
+    """
+
+    def relevance(attentions, gradients):
+        positive = [(a * g).clamp(min=0).mean(1) for a, g in zip(attentions, gradients)]
+        if start_layer is None:
+            return positive[-1]
+        total = torch.eye(positive[0].shape[-1], dtype=positive[0].dtype, device=positive[0].device)
+        for each in positive:
+            passed = each @ total
+            total = total + passed if each.shape[1] == each.shape[2] else passed  # a pooling head has one query
+        return total
+
+    return explain_attention(clip, pixel_values, input_ids, attention_mask, relevance, batch_size, start_layer)
+
+
+def saliency(clip, pixel_values, input_ids, attention_mask=None, *, batch_size=64, seed=0) -> Scores:
+    """Score tokens by how strongly the logit depends on the last attention that they get.
+
+    The score of token j is the mean over heads of abs(d logit / d A[pooled, j]), A the attention probabilities of the
+    last block. The paper's tables call this "Saliency Map"; what they cite, the gradient of the pixels, is
+    `pixel_gradient`. Scores are at least 0, in logit units per unit of attention.
+    """
+
+    def relevance(attentions, gradients):
+        return gradients[-1].abs().mean(1)
+
+    return explain_attention(clip, pixel_values, input_ids, attention_mask, relevance, batch_size)
+
+
+def fast_ig(clip, pixel_values, input_ids, attention_mask=None, *, batch_size=64, seed=0) -> Scores:
+    """Score tokens by the last attention that they get, times the gradient of the logit there.
+
+    The score of token j is the mean over heads of A[pooled, j] * d logit / d A[pooled, j], A the attention
+    probabilities of the last block. The paper's tables call this "FastIG"; what they cite is input times gradient:
+    `input_x_gradient`. Scores are signed, in logit units.
+    """
+
+    def relevance(attentions, gradients):
+        return (attentions[-1] * gradients[-1]).mean(1)
+
+    return explain_attention(clip, pixel_values, input_ids, attention_mask, relevance, batch_size)

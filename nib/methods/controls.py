@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from nib.checks import check_number
-from nib.methods.pairs import average, cut, find_patches, over_pairs, to_scores
+from nib.methods.pairs import average, explain_in_batches, find_patches, split_towers, to_scores
 from nib.methods.scores import Scores
 from nib.shapes import HiddenStates, TokenScores
 
@@ -64,14 +64,14 @@ def objectness(clip, pixel_values, input_ids, attention_mask=None, *, layer=None
 
     @torch.no_grad()
     def explain(pixel_values, input_ids, attention_mask):
-        image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
+        image, text = split_towers(clip, pixel_values, input_ids, attention_mask, *layers)
         similarity = cosine_similarity(image(image.hidden_states), text(text.hidden_states))
         patches = _distance_from_mean(image.hidden_states, find_patches(image))
         words = _distance_from_mean(text.hidden_states, clip.text.words(input_ids, attention_mask))
         grid = clip.image.to_grid(patches, clip.grid(pixel_values))[0]  # without the class token, which scores 0
         return to_scores(clip, pixel_values, text.real, similarity, grid, words)
 
-    return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
+    return explain_in_batches(explain, pixel_values, input_ids, attention_mask, batch_size)
 
 
 def _distance_from_mean(z: HiddenStates, inner: Tensor) -> TokenScores:
@@ -94,10 +94,10 @@ def _explain_blindly(clip, pixel_values, input_ids, attention_mask, draw, batch_
 
     @torch.no_grad()
     def explain(pixel_values, input_ids, attention_mask):
-        image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
+        image, text = split_towers(clip, pixel_values, input_ids, attention_mask, *layers)
         similarity = cosine_similarity(image(image.hidden_states), text(text.hidden_states))
         words, size = clip.text.words(input_ids, attention_mask), (len(text), *clip.grid(pixel_values))
         patches, scores = draw(pixel_values, input_ids, text.real, words, size)
         return to_scores(clip, pixel_values, text.real, similarity, patches.to(similarity), scores.to(similarity))
 
-    return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
+    return explain_in_batches(explain, pixel_values, input_ids, attention_mask, batch_size)

@@ -5,7 +5,7 @@ from torch.nn.functional import cosine_similarity
 
 from nib.checks import check_count
 from nib.methods.attention import open_attention, record
-from nib.methods.pairs import average, cut, over_pairs, to_scores
+from nib.methods.pairs import average, explain_in_batches, split_towers, to_scores
 from nib.methods.scores import Scores
 from nib.pooling_head import run_open
 from nib.shapes import Embeds, TokenScores
@@ -28,7 +28,7 @@ def legrad(clip, pixel_values, input_ids, attention_mask=None, *, blocks=2, batc
     layers = [max(0, len(tower.blocks) - blocks) for tower in (clip.image, clip.text)]
 
     def explain(pixel_values, input_ids, attention_mask):
-        image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
+        image, text = split_towers(clip, pixel_values, input_ids, attention_mask, *layers)
         with torch.no_grad():
             image_embeds, text_embeds = image(image.hidden_states), text(text.hidden_states)
         similarity = cosine_similarity(image_embeds, text_embeds)
@@ -36,7 +36,7 @@ def legrad(clip, pixel_values, input_ids, attention_mask=None, *, blocks=2, batc
         return to_scores(clip, pixel_values, text.real, similarity, image_scores, text_scores)
 
     with open_attention(clip):
-        return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
+        return explain_in_batches(explain, pixel_values, input_ids, attention_mask, batch_size)
 
 
 def _add_up(split: Split, targets: Embeds) -> TokenScores:

@@ -8,7 +8,7 @@ from torch.nn.functional import cosine_similarity, pad
 
 from nib.checks import check_count, check_number
 from nib.methods.gradients import token_embeddings
-from nib.methods.pairs import over_pairs, to_scores
+from nib.methods.pairs import explain_in_batches, to_scores
 from nib.methods.scores import Scores
 from nib.shapes import PairValues
 
@@ -74,4 +74,4 @@ def lime(
         similarity = cosine_similarity(image_embeds, text_embeds)
         return to_scores(clip, pixel_values, text.real, similarity, torch.stack(of_image), of_text)
 
-    return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
+    return explain_in_batches(explain, pixel_values, input_ids, attention_mask, batch_size)

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, logsigmoid
 
 from nib.checks import check_count, check_number
-from nib.methods.pairs import cut, over_pairs, to_scores
+from nib.methods.pairs import explain_in_batches, split_towers, to_scores
 from nib.methods.scores import Scores
 from nib.shapes import Embeds, HiddenStates
 from nib.towers import Split
@@ -62,7 +62,7 @@ def m2ib(
     layers = clip.layers(layer, later=1)
 
     def explain(pixel_values, input_ids, attention_mask):
-        image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
+        image, text = split_towers(clip, pixel_values, input_ids, attention_mask, *layers)
         with torch.no_grad():
             image_embeds, text_embeds = image(image.hidden_states), text(text.hidden_states)
         scores = []
@@ -73,7 +73,7 @@ def m2ib(
         similarity = cosine_similarity(image_embeds, text_embeds)
         return to_scores(clip, pixel_values, text.real, similarity, *scores)
 
-    return over_pairs(explain, pixel_values, input_ids, attention_mask, max(1, batch_size // n_noise))
+    return explain_in_batches(explain, pixel_values, input_ids, attention_mask, max(1, batch_size // n_noise))
 
 
 def draw_noise(z: HiddenStates, n_steps: int, n_noise: int, seed: int) -> Tensor:

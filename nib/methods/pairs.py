@@ -166,7 +166,9 @@ def batches(pixel_values, input_ids, attention_mask, batch_size: int) -> Iterato
         yield rows, pictures, input_ids[rows], None if attention_mask is None else attention_mask[rows]
 
 
-def over_pairs(explain: Callable[..., Scores], pixel_values, input_ids, attention_mask, batch_size: int) -> Scores:
+def explain_in_batches(
+    explain: Callable[..., Scores], pixel_values, input_ids, attention_mask, batch_size: int
+) -> Scores:
     """Check the inputs, call `explain(pixel_values, input_ids, attention_mask)` on `batches`, and join the scores."""
     check_pairs(pixel_values, input_ids, attention_mask, batch_size)
     parts = batches(pixel_values, input_ids, attention_mask, batch_size)
@@ -182,7 +184,9 @@ def embed_pairs(clip, pixel_values, input_ids, attention_mask=None, batch_size: 
     return image.expand(len(text), -1), text
 
 
-def cut(clip, pixel_values, input_ids, attention_mask, image_layer: int, text_layer: int) -> tuple[Split, Split]:
+def split_towers(
+    clip, pixel_values, input_ids, attention_mask, image_layer: int, text_layer: int
+) -> tuple[Split, Split]:
     """Cut both towers, with one row a pair; a picture that serves all captions is run once and repeated."""
     image = clip.image.split(pixel_values, image_layer)
     text = clip.text.split(input_ids, text_layer, attention_mask)

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from nib.checks import check_count, check_flag
 from nib.methods.gradients import token_embeddings
-from nib.methods.pairs import over_pairs, to_scores
+from nib.methods.pairs import explain_in_batches, to_scores
 from nib.methods.scores import Scores
 from nib.shapes import Embeds, PixelScores, TokenScores
 from nib.towers import Split
@@ -86,7 +86,7 @@ def rise(
         return to_scores(clip, pixel_values, real, similarity, patches, words, image_pixels=pixels)
 
     pairs = len(input_ids) if len(pixel_values) == 1 else batch_size
-    return over_pairs(explain, pixel_values, input_ids, attention_mask, pairs)
+    return explain_in_batches(explain, pixel_values, input_ids, attention_mask, pairs)
 
 
 def draw_image_masks(n_masks: int, grid: int, p: float, size, seed: int, chunk: int) -> Iterator[Tensor]:

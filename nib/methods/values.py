@@ -15,7 +15,7 @@ from torch.nn.functional import cosine_similarity, linear, normalize, scaled_dot
 from nib import pooling_head
 from nib.checks import check_count
 from nib.clip import HookedCLIP
-from nib.methods.pairs import cut, find_patches, over_pairs, stretch, to_scores
+from nib.methods.pairs import explain_in_batches, find_patches, split_towers, stretch, to_scores
 from nib.methods.scores import Scores
 from nib.shapes import AttentionMask, Embeds, InputIds, TokenScores
 from nib.towers import Split, of_this_thread
@@ -53,7 +53,7 @@ def grad_eclip(clip, pixel_values, input_ids, attention_mask=None, *, text_block
     layers = len(clip.image.blocks) - 1, max(0, len(clip.text.blocks) - text_blocks)
 
     def explain(pixel_values, input_ids, attention_mask):
-        image, text = cut(clip, pixel_values, input_ids, attention_mask, *layers)
+        image, text = split_towers(clip, pixel_values, input_ids, attention_mask, *layers)
         patches, words = find_patches(image), clip.text.words(input_ids, attention_mask)
         with torch.enable_grad():
             (image_embeds, of_image), (text_embeds, of_text) = _open(image), _open(text)
@@ -66,7 +66,7 @@ def grad_eclip(clip, pixel_values, input_ids, attention_mask=None, *, text_block
         image_scores = clip.image.to_grid(image_scores, clip.grid(pixel_values))[0]
         return to_scores(clip, pixel_values, text.real, similarity, image_scores, text_scores)
 
-    return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
+    return explain_in_batches(explain, pixel_values, input_ids, attention_mask, batch_size)
 
 
 def _weigh(opened: Opened, gradients: Tensor, among: Tensor) -> TokenScores:
@@ -90,7 +90,7 @@ def mask_clip(clip, pixel_values, input_ids, attention_mask=None, *, batch_size=
 
     @torch.no_grad()
     def explain(pixel_values, input_ids, attention_mask):
-        image, text = cut(clip, pixel_values, input_ids, attention_mask, *last)
+        image, text = split_towers(clip, pixel_values, input_ids, attention_mask, *last)
         (image_embeds, (of_image,)), (text_embeds, (of_text,)) = _open(image), _open(text)
         maps = []
         for split, opened, targets in ((image, of_image, text_embeds), (text, of_text, image_embeds)):
@@ -99,7 +99,7 @@ def mask_clip(clip, pixel_values, input_ids, attention_mask=None, *, batch_size=
         similarity = cosine_similarity(image_embeds, text_embeds)
         return _finish(clip, pixel_values, input_ids, attention_mask, text, similarity, *maps)
 
-    return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
+    return explain_in_batches(explain, pixel_values, input_ids, attention_mask, batch_size)
 
 
 def clip_surgery(clip, pixel_values, input_ids, attention_mask=None, *, blocks=6, batch_size=64, seed=0) -> Scores:
@@ -119,7 +119,7 @@ def clip_surgery(clip, pixel_values, input_ids, attention_mask=None, *, blocks=6
 
     @torch.no_grad()
     def explain(pixel_values, input_ids, attention_mask):
-        image, text = cut(clip, pixel_values, input_ids, attention_mask, *last)
+        image, text = split_towers(clip, pixel_values, input_ids, attention_mask, *last)
         tokens = _embed_second_path(clip.image.split(pixel_values, first))
         (image_embeds, _), (text_embeds, (of_text,)) = _open(image), _open(text)
         empty = clip.text.embed(*_empty_caption(clip, input_ids))
@@ -129,7 +129,7 @@ def clip_surgery(clip, pixel_values, input_ids, attention_mask=None, *, blocks=6
         similarity = cosine_similarity(image_embeds, text_embeds)
         return _finish(clip, pixel_values, input_ids, attention_mask, text, similarity, image_scores, text_scores)
 
-    return over_pairs(explain, pixel_values, input_ids, attention_mask, batch_size)
+    return explain_in_batches(explain, pixel_values, input_ids, attention_mask, batch_size)
 
 
 def _finish(clip, pixel_values, input_ids, attention_mask, text: Split, similarity, of_image, of_text) -> Scores:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from plain import Side, assert_scores, pairs, similarity
-from test_pixel_gradient import each_patch
+from test_gradients import each_patch
 
 import nib
 from nib.methods.rise import draw_image_masks, draw_text_masks

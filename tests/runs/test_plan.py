@@ -9,7 +9,7 @@ from tiny import CELLS, write_notebook
 
 import nib
 from runs.plan import PROFILES, Notebook, find_parameters, read_grid, read_profile
-from runs.store import ROOT, read_edition
+from runs.store import ROOT, hash_inputs
 
 NOTEBOOKS = sorted(ROOT.glob("notebooks/[0-9]*.ipynb"))
 
@@ -196,14 +196,14 @@ def edit(path, old, new):
 
 
 def test_a_run_is_named_after_what_the_modules_do_not_after_what_they_say(package, notebook):
-    before, drawn = read_edition(notebook), read_edition(notebook, drawn=True)
+    before, drawn = hash_inputs(notebook), hash_inputs(notebook, drawn=True)
     edit(package / "heatmaps.py", '    """Interpolate', '    # a comment\n    """Enlarge')
-    assert read_edition(notebook, drawn=True) == drawn
+    assert hash_inputs(notebook, drawn=True) == drawn
     edit(package / "plotting.py", 'COLOURS = "RdBu_r"', 'COLOURS = "PuOr"')
-    assert read_edition(notebook) == before
-    assert read_edition(notebook, drawn=True) != drawn
+    assert hash_inputs(notebook) == before
+    assert hash_inputs(notebook, drawn=True) != drawn
     edit(package / "heatmaps.py", "align_corners=False", "align_corners=True")
-    assert read_edition(notebook) != before
+    assert hash_inputs(notebook) != before
 
 
 def test_nothing_that_computes_imports_what_draws():

@@ -141,7 +141,7 @@ def test_a_parameter_that_a_run_of_an_earlier_grid_was_not_given_has_its_default
 
 def test_results_of_other_code_or_of_an_earlier_grid_are_not_mixed_in(make_grid, publish):
     runs = read_grid(make_grid({"factor": [1, 2]}))
-    publish([replace(runs[0], name="tiny-old", edition=runs[0].edition | {"nib": "old"})], tabulate)
+    publish([replace(runs[0], name="tiny-old", hashes=runs[0].hashes | {"nib": "old"})], tabulate)
     publish(read_grid(make_grid({"factor": [3]})), tabulate)
     frame = collect(publish(runs, tabulate))
     assert frame["run"].unique().tolist() == [run.name for run in runs]

@@ -175,7 +175,7 @@ def test_braces_in_a_path_are_no_parameters(tmp_path, notebook, monkeypatch):
 
 def test_a_run_whose_name_is_no_longer_true_is_refused(store, make_run, marks):
     run = make_run()
-    assert "has changed" in fail(change(run, edition=run.edition | {"nib": "0"}), store)
+    assert "has changed" in fail(change(run, hashes=run.hashes | {"nib": "0"}), store)
     path = Path(run.notebook)
     path.write_text(path.read_text().replace("factor *", "2 *"))
     assert "has changed" in fail(run, store)

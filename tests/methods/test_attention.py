@@ -2,7 +2,7 @@ from functools import partial
 
 import pytest
 import torch
-from plain import assert_plain, similarity
+from plain import assert_plain, assert_scores, pairs, similarity
 
 import nib
 
@@ -22,14 +22,14 @@ def plain_relevance(clip, side, target, start_layer):
     return total[side.pooled]
 
 
-def test_equals_the_formula(clip, pixel_values, tokens, subtests):
+def test_chefer_equals_the_formula(clip, pixel_values, tokens, subtests):
     for start_layer in (None, 0, 2):
         with subtests.test(f"start layer {start_layer}"):
             scores = nib.METHODS["chefer"](clip, pixel_values, **tokens, start_layer=start_layer)
             assert_plain(clip, pixel_values, tokens, scores, partial(plain_relevance, clip), start_layer)
 
 
-def test_rollout_of_the_last_block_adds_the_identity(clip, pixel_values, tokens):
+def test_chefer_rollout_of_the_last_block_adds_the_identity(clip, pixel_values, tokens):
     last = nib.METHODS["chefer"](clip, pixel_values, **tokens)
     rolled = nib.METHODS["chefer"](clip, pixel_values, **tokens, start_layer=3)
     torch.testing.assert_close(rolled.image, last.image)
@@ -44,3 +44,31 @@ def test_rejects_a_start_layer_out_of_range(clip, pixel_values, tokens, subtests
     for start_layer in (-1, 4, 1.0, True):
         with subtests.test(str(start_layer)), pytest.raises(ValueError, match=message):
             nib.METHODS["chefer"](clip, pixel_values, **tokens, start_layer=start_layer)
+
+
+def last_attention_gradient(clip, side, target):
+    attentions = []
+    embeds = side.embed(side.start(side.embeddings.detach().requires_grad_()), 0, attentions)
+    logit = clip.model.logit_scale.exp() * similarity(embeds, target)
+    (gradient,) = torch.autograd.grad(logit.sum(), attentions[-1])
+    return attentions[-1].detach()[0, :, side.pooled], gradient[0, :, side.pooled]  # (heads, tokens)
+
+
+def test_saliency_equals_the_formula(clip, pixel_values, tokens):
+    scores = nib.METHODS["saliency"](clip, pixel_values, **tokens)
+    for index, _, _, image, text in pairs(clip, pixel_values, tokens):
+        _, of_image = last_attention_gradient(clip, image, text.target())
+        _, of_text = last_attention_gradient(clip, text, image.target())
+        assert_scores(scores, index, of_image.abs().mean(0), of_text.abs().mean(0))
+    assert scores.image.min() >= 0
+    assert scores.text.min() >= 0
+
+
+def test_fast_ig_equals_the_formula(clip, pixel_values, tokens):
+    scores = nib.METHODS["fast_ig"](clip, pixel_values, **tokens)
+    for index, _, _, image, text in pairs(clip, pixel_values, tokens):
+        (a, g), (b, h) = (
+            last_attention_gradient(clip, side, other.target()) for side, other in ((image, text), (text, image))
+        )
+        assert_scores(scores, index, (a * g).mean(0), (b * h).mean(0))
+    assert scores.image.min() < 0 < scores.image.max()
