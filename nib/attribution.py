@@ -17,7 +17,7 @@ from nib.inputs import Caption, Picture, read_pictures, to_list, to_picture, to_
 from nib.methods import METHODS, ONE_LATER, TOGETHER, Scores
 from nib.methods.nib import PAPER, resolve_path
 from nib.methods.pairs import NoPairs, guard
-from nib.methods.scores import SUMS
+from nib.methods.scores import Sums
 from nib.result import Attribution
 
 
@@ -118,9 +118,10 @@ def _to_attribution(clip, scores: Scores, index, picture, caption, words, method
         end_score=float(token_scores[-1]),
         padding_score=float(padding.sum()) if clip.text.sees_padding else None,
         similarity=number(scores.similarity),
-        **{name: number(getattr(scores, name)) for name in SUMS},
+        image=None if scores.image_sums is None else Sums(*map(number, scores.image_sums)),
+        text=None if scores.text_sums is None else Sums(*map(number, scores.text_sums)),
         picture=picture,
-        text=caption if isinstance(caption, str) else " ".join(names),
+        caption=caption if isinstance(caption, str) else " ".join(names),
         method=method,
         parameters=parameters,
     )

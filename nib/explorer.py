@@ -43,8 +43,8 @@ def make_page(result: Attribution, interactions: Interactions | None = None, oth
     }
     rows, columns = result.image_scores.shape
     parts = {
-        "title": html.escape(f"{result.method}: {result.text}"),
-        "caption": html.escape(result.text),
+        "title": html.escape(f"{result.method}: {result.caption}"),
+        "caption": html.escape(result.caption),
         "alt": html.escape(f"The picture that the model saw, under a map of {rows} by {columns} patches"),
         "picture": _encode(result.picture),
         "ratio": f"{result.picture.shape[1]} / {result.picture.shape[0]}",
@@ -90,8 +90,8 @@ def _check_arrays(result: Attribution) -> None:
 
 
 def _check_same(result: Attribution, other, name: str, grid: tuple[int, ...]) -> None:
-    if (other.text, other.words) != (result.text, result.words):
-        raise ValueError(f"{name} must be of the same caption, {result.text!r}, got {other.text!r}")
+    if (other.caption, other.words) != (result.caption, result.words):
+        raise ValueError(f"{name} must be of the same caption, {result.caption!r}, got {other.caption!r}")
     if grid != result.image_scores.shape:
         raise ValueError(f"{name} must have the same grid of patches, {result.image_scores.shape}, got {grid}")
     if not np.array_equal(other.picture, result.picture):

@@ -43,7 +43,7 @@ class Interactions:
             text adds), "text" and "both".
         gap: all scores and anchors less the similarity: what the quadrature misses.
         similarity: cosine of the two embeddings.
-        picture, text: what was explained.
+        picture, caption: what was explained.
     """
 
     words: list[str]
@@ -55,7 +55,7 @@ class Interactions:
     gap: float
     similarity: float
     picture: np.ndarray = field(repr=False)
-    text: str
+    caption: str
 
     @property
     def image_scores(self) -> np.ndarray:

@@ -12,6 +12,7 @@ import torch
 from nib.checks import check_count, check_finite, read_limit, to_real
 from nib.files import to_path, write_whole
 from nib.heatmaps import to_heatmap
+from nib.methods.scores import Sums
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,13 +37,10 @@ class Attribution:
         begin_score, end_score: of the tokens before and after the words; None where the family has none.
         padding_score: sum over the padding, of a model that sees its padding (SigLIP), else None.
         similarity: cosine of the two embeddings.
-        image_difference, text_difference: what all scores of a modality should add up to: F(z) - F(lambda_min z)
-            (Theorem 3 of the NIB paper). These and the gaps are None for methods without such a sum.
-        image_gap, text_gap: sum of all scores less that difference.
-        image_gap_from_zero, text_gap_from_zero: sum of all scores less F(z) - F(baseline); where the path begins at
-            lambda_min > 0 the scores leave out what the stretch below it explains.
+        image, text: `Sums` of a side, what all its scores should add up to and how far they miss it; None for methods
+            without such a sum.
         picture: (height, width, 3) uint8, what the model saw.
-        text: the caption.
+        caption: its text.
         method, parameters: what computed it.
     """
 
@@ -57,14 +55,10 @@ class Attribution:
     end_score: float | None
     padding_score: float | None
     similarity: float
-    image_difference: float | None
-    text_difference: float | None
-    image_gap: float | None
-    text_gap: float | None
-    image_gap_from_zero: float | None
-    text_gap_from_zero: float | None
+    image: Sums | None
+    text: Sums | None
     picture: np.ndarray = field(repr=False)
-    text: str
+    caption: str
     method: str
     parameters: dict[str, Any]
 
@@ -76,7 +70,7 @@ class Attribution:
     @property
     def unit(self) -> str:
         """What the scores add up to by Theorem 3, "cosine" or "logit"; empty for a method without such a sum."""
-        return "" if self.image_difference is None else self.parameters.get("target", "cosine")
+        return "" if self.image is None else self.parameters.get("target", "cosine")
 
     def heatmap(self, size: tuple[int, int] | None = None) -> np.ndarray:
         """Return the map as (height, width) in [0, 1], by default at the size of the picture."""
@@ -97,18 +91,18 @@ class Attribution:
         """
         from nib.plotting import plot_attribution  # here, so that numbers alone do not wait for matplotlib
 
-        title = f'{self.method}: "{self.text}"   similarity {self.similarity:.3f}'
-        if self.image_gap is not None and {"lambda_min", "baseline", "rectified"} <= set(self.parameters):
-            title += f"\n{self._describe_sum(0, 'image')}\n{self._describe_sum(1, 'text')}"
+        title = f'{self.method}: "{self.caption}"   similarity {self.similarity:.3f}'
+        if self.image is not None and {"lambda_min", "baseline", "rectified"} <= set(self.parameters):
+            title += f"\n{self._describe_sum('image', self.image, 0)}\n{self._describe_sum('text', self.text, 1)}"
             if self.padding_score is not None:
                 title += f"\nthe padding, which this model sees, holds {self.padding_score:+.3f} of the text's sum"
             if self.parameters["rectified"]:
                 title += "\nthe sums are those before negative scores were set to 0, what is shown is after"
         return plot_attribution(self.picture, self.image_map, self.words, self.word_scores, title, self.unit)
 
-    def _describe_sum(self, number: int, side: str) -> str:
-        difference, gap = getattr(self, f"{side}_difference"), getattr(self, f"{side}_gap")
-        total, from_zero = difference + gap, getattr(self, f"{side}_gap_from_zero")
+    def _describe_sum(self, side: str, sums: Sums, number: int) -> str:
+        difference, gap, from_zero = sums
+        total = difference + gap
         path = self.parameters["lambda_min"], self.parameters["baseline"]
         start, baseline = (value[number] if isinstance(value, (tuple, list)) else value for value in path)
         is_zero = isinstance(baseline, str) and baseline == "zero"
@@ -176,6 +170,7 @@ class Attribution:
 
 
 def _to_plain(value: Any) -> Any:
+    value = value._asdict() if isinstance(value, Sums) else value
     if isinstance(value, dict):
         return {name: _to_plain(inner) for name, inner in value.items()}
     if isinstance(value, (tuple, list)):

@@ -191,8 +191,8 @@ def _check_completeness(clip: HookedCLIP, inputs: Inputs) -> Found:
     """The gap of Theorem 3 falls where more nodes look at the path."""
     options = dict(quadrature="gausslegendre", lambda_min=0.1)
     few, many = (nib.METHODS["nib"](clip, *inputs, n_steps=n_steps, **options) for n_steps in (8, 256))
-    for side, name in (("image_gap", "picture"), ("text_gap", "text")):
-        before, after = (float(getattr(scores, side).abs().max()) for scores in (few, many))
+    for side, name in (("image_sums", "picture"), ("text_sums", "text")):
+        before, after = (float(getattr(scores, side).gap.abs().max()) for scores in (few, many))
         yield f"{name}: gap on [0.1, 1] with 256 nodes", after, max(1e-6, 0.5 * before)
 
 

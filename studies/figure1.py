@@ -63,7 +63,7 @@ def draw_prompts(results: Mapping[str, list], outlines: Sequence[np.ndarray | No
     for (left, *others), result, mask, row in zip(panels, first, outlines, range(len(first))):
         left.imshow(result.picture)
         left.set(xticks=[], yticks=[])
-        text = as_written(fill(f"“{result.text}”", 40 if blocks == 1 else 14), 40)
+        text = as_written(fill(f"“{result.caption}”", 40 if blocks == 1 else 14), 40)
         left.set_ylabel(text, fontsize=8 if blocks == 1 else 6)
         left.spines[:].set_visible(False)
         for axes, (name, found) in zip(others, results.items()):
@@ -85,7 +85,7 @@ def show_small(figure: Figure) -> display.Image:
 def tabulate_prompts(results: Mapping[str, list]) -> pd.DataFrame:
     """Return what `draw_prompts` shows, a row a patch: columns `map`, `number`, `prompt`, `row`, `column`, `score`."""
     rows = [
-        (name, number, result.text, row, column, score)
+        (name, number, result.caption, row, column, score)
         for name, found in results.items()
         for number, result in enumerate(found)
         for (row, column), score in np.ndenumerate(result.image_scores)
@@ -107,7 +107,7 @@ def tabulate_regions(results: Sequence, regions: np.ndarray, named: Mapping[str,
         highest = regions.ravel()[large.argmax()]
         row = {f"mean score on {name}": large[regions == number].mean() for name, number in named.items()}
         row["highest score on"] = next(name for name, number in named.items() if number == highest)
-        rows[f"layer {result.parameters['layer']}, {result.text}"] = row
+        rows[f"layer {result.parameters['layer']}, {result.caption}"] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

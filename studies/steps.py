@@ -29,7 +29,7 @@ def measure_steps(clip: HookedCLIP, data: Dataset, steps: Sequence[int], **optio
     fine, rows = explain(n_steps=200, quadrature="riemann_middle"), []
     for count in steps:
         found = explain(n_steps=count)
-        gaps = [np.mean([abs(getattr(one, f"{side}_gap")) for one in found]) for side in ("image", "text")]
+        gaps = [np.mean([abs(getattr(one, side).gap) for one in found]) for side in ("image", "text")]
         maps = [(one.image_scores.ravel(), other.image_scores.ravel()) for one, other in zip(found, fine)]
         rows.append((count, *gaps, np.mean([spearmanr(one, other).statistic for one, other in maps])))
     return pd.DataFrame(rows, columns=["n_steps", "image gap", "text gap", "rank correlation"])

@@ -1,6 +1,7 @@
 """`attribute` takes what people have, checks all of it first, and adds up."""
 
 import json
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -37,8 +38,8 @@ def assert_same(one, other):
     assert one.words == other.words
     for name in ("image_scores", "token_scores", "word_scores"):
         np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-10)
-    for name in ("similarity", "image_class_score", "image_gap", "text_gap"):
-        assert getattr(one, name) == pytest.approx(getattr(other, name), abs=1e-10)
+    for name in ("similarity", "image_class_score", "image.gap", "text.gap"):
+        assert attrgetter(name)(one) == pytest.approx(attrgetter(name)(other), abs=1e-10)
     assert np.array_equal(one.picture, other.picture)
 
 
@@ -48,7 +49,7 @@ def test_one_picture_and_one_caption(model, pictures, pairs):
     assert_same(result, pairs[1])
     assert result.image_scores.shape == (5, 5)
     assert result.picture.shape == (60, 60, 3)
-    assert (result.text, result.method) == (CAPTIONS[1], "nib")
+    assert (result.caption, result.method) == (CAPTIONS[1], "nib")
     assert result.parameters == PATH | dict(
         quadrature="riemann_right",
         lambda_min=0.0,
@@ -66,7 +67,7 @@ def test_lists_are_pairs(model, pictures, pairs, subtests):
     for collect in [list, tuple]:
         with subtests.test(collect.__name__):
             results = nib.attribute(model, collect(pictures[:2]), collect(CAPTIONS[:2]), **PATH)
-            assert [result.text for result in results] == CAPTIONS[:2]
+            assert [result.caption for result in results] == CAPTIONS[:2]
             for result, pair in zip(results, pairs):
                 assert_same(result, pair)
             assert_same(*nib.attribute(model, pictures[:1], CAPTIONS[:1], **PATH), pairs[0])
@@ -98,7 +99,7 @@ def test_one_caption_with_many_pictures_or_lists_of_one(model, pictures):
 def test_columns_of_a_data_set(model):
     data = nib.datasets.load("scenes", limit=2)
     results = nib.attribute(model, data["image"], data["text"], **PATH)
-    assert [result.text for result in results] == list(data["text"])
+    assert [result.caption for result in results] == list(data["text"])
 
 
 def test_batch_size_changes_nothing(clip, pictures, subtests):
@@ -128,8 +129,8 @@ def test_gaps_say_how_far_the_scores_miss(clip, pictures):
     text_start = cosine_similarity(image_embeds, text(0 * text.hidden_states))
     for pair, image_zero, text_zero in zip(pairs, image_start.tolist(), text_start.tolist()):
         image_sum, text_sum = pair.image_scores.sum() + pair.image_class_score, pair.token_scores.sum()
-        assert pair.image_gap == pytest.approx(image_sum - (pair.similarity - image_zero), abs=1e-10)
-        assert pair.text_gap == pytest.approx(text_sum - (pair.similarity - text_zero), abs=1e-10)
+        assert pair.image.gap == pytest.approx(image_sum - (pair.similarity - image_zero), abs=1e-10)
+        assert pair.text.gap == pytest.approx(text_sum - (pair.similarity - text_zero), abs=1e-10)
 
 
 def test_preset_sets_what_is_not_given(model, pictures):
@@ -153,14 +154,14 @@ def test_preset_sets_what_is_not_given(model, pictures):
 def test_caption_of_a_figure_says_what_adds_up(model, pictures, pairs):
     title = pairs[0].plot()._suptitle.get_text()
     total = pairs[0].image_scores.sum() + pairs[0].image_class_score
-    assert f"image scores add up to {total:+.3f}; F(z) - F(0) is {pairs[0].image_difference:+.3f}" in title
+    assert f"image scores add up to {total:+.3f}; F(z) - F(0) is {pairs[0].image.difference:+.3f}" in title
     result = nib.attribute(model, pictures[0], CAPTIONS[0], **PATH, lambda_min=(0.1, 0.25))
     title = result.plot()._suptitle.get_text()
-    assert f"F(z) - F(0.1 z) is {result.image_difference:+.3f}, gap {result.image_gap:+.3f}" in title
-    assert f"F(z) - F(0.25 z) is {result.text_difference:+.3f}, gap {result.text_gap:+.3f}" in title
-    assert f"gap {result.text_gap_from_zero:+.3f}" in title
+    assert f"F(z) - F(0.1 z) is {result.image.difference:+.3f}, gap {result.image.gap:+.3f}" in title
+    assert f"F(z) - F(0.25 z) is {result.text.difference:+.3f}, gap {result.text.gap:+.3f}" in title
+    assert f"gap {result.text.gap_from_zero:+.3f}" in title
     controls = nib.attribute(model, pictures[0], CAPTIONS[0], method="center")
-    assert controls.image_difference is None
+    assert controls.image is None
     assert "F(" not in controls.plot()._suptitle.get_text()
 
 
@@ -181,6 +182,7 @@ def test_result_is_ready_for_json_and_has_a_heat_map(pairs):
     assert "picture" not in values
     assert values["words"] == ["a", "cat"]
     assert values["parameters"]["layer"] == 2
+    assert values["image"] == pairs[0].image._asdict()
     np.testing.assert_array_equal(values["image_scores"], pairs[0].image_scores)
 
     heatmap = pairs[0].heatmap()

@@ -153,7 +153,7 @@ BAD = {
     "a path": (lambda r, b: dict(path=3), TypeError, "int"),
     "no interactions": (lambda r, b: dict(interactions=r), TypeError, "must be a nib.Interactions, got Attribution"),
     "another text": (
-        lambda r, b: dict(interactions=replace(b, text="a")),
+        lambda r, b: dict(interactions=replace(b, caption="a")),
         ValueError,
         "same caption, 'a dog on grass'",
     ),
@@ -161,7 +161,7 @@ BAD = {
     "one other": (lambda r, b: dict(others=r), TypeError, r"pass \[other\]"),
     "no other": (lambda r, b: dict(others=["a"]), TypeError, "list of Attributions, got str"),
     "nothing": (lambda r, b: dict(others=None), TypeError, "list of Attributions, got NoneType"),
-    "other words": (lambda r, b: dict(others=[replace(r, text="b")]), ValueError, r"others\[0\] .* same caption"),
+    "other words": (lambda r, b: dict(others=[replace(r, caption="b")]), ValueError, r"others\[0\] .* same caption"),
     "other picture": (
         lambda r, b: dict(others=[r, replace(r, picture=1 - r.picture)]),
         ValueError,

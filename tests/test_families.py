@@ -140,7 +140,7 @@ def test_words_and_the_rest_add_up(subtests):
                 assert result.words == caption.split()
                 parts = [result.begin_score, result.end_score, result.padding_score]
                 total = result.word_scores.sum() + sum(part for part in parts if part is not None)
-                assert abs(total - result.text_gap - result.text_difference) < 1e-8
+                assert abs(total - result.text.gap - result.text.difference) < 1e-8
                 assert (result.begin_score is None) == (clip.text.begin_tokens == 0)
                 assert (result.padding_score is None) == (not clip.text.sees_padding)
                 alone = nib.attribute(clip, picture, caption, n_steps=3)

@@ -222,7 +222,7 @@ def test_what_is_plainly_several_is_taken(clip, subtests):
         with subtests.test(case):
             images, texts = (value() if callable(value) else value for value in given)
             results = nib.attribute(clip, images, texts, layer=2, n_steps=1)
-            assert [result.text for result in results] == ["a cat", "a dog"]
+            assert [result.caption for result in results] == ["a cat", "a dog"]
 
 
 def test_whole_numbers_of_numpy_are_whole_numbers(clip, pixel_values, tokens, subtests):

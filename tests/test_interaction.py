@@ -79,7 +79,7 @@ def test_captions_share_the_picture_and_do_not_see_each_other(hooked):
         assert abs(result.scores - alone.scores).max() < 1e-9
         assert result.anchors == pytest.approx(alone.anchors, abs=1e-9)
         assert result.gap == pytest.approx(alone.gap, abs=1e-9)
-        assert result.text == caption
+        assert result.caption == caption
 
 
 def test_words_and_patches_are_sums_and_each_word_has_its_map(hooked):

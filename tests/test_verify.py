@@ -121,7 +121,7 @@ def test_logits_are_scaled_cosines():
     logit = nib.attribute(clip, picture, "a dog", target="logit")
     scale = clip.model.logit_scale.exp().item()
     assert abs(logit.image_scores - scale * cosine.image_scores).max() < 1e-12
-    assert logit.text_difference == pytest.approx(scale * cosine.text_difference)
+    assert logit.text.difference == pytest.approx(scale * cosine.text.difference)
     assert logit.similarity == cosine.similarity
     with pytest.raises(ValueError, match="target must be 'cosine' or 'logit', got 'loss'"):
         nib.attribute(clip, picture, "a dog", target="loss")

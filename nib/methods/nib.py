@@ -10,8 +10,8 @@ from nib.checks import check_flag, to_real
 from nib.integrate import anchor, integrate, warn_of_zero
 from nib.integrate import quadrature as place_nodes
 from nib.methods.pairs import average, check_pairs, find_patches
-from nib.methods.scores import Scores
-from nib.shapes import HiddenStates, PairValues, TokenScores
+from nib.methods.scores import Scores, Sums
+from nib.shapes import HiddenStates, TokenScores
 from nib.towers import Split, TextTower
 
 PAPER = {"n_steps": 10, "quadrature": "riemann_right", "lambda_min": 0.0}
@@ -60,9 +60,7 @@ def nib(
         rectified: set negative scores of patches and tokens to 0, after the sums are taken.
 
     Returns:
-        Scores in cosine units. `image_difference` is F(z) - F(lambda_min z), `image_gap` the sum of all image
-        scores, class token included, less that, and `image_gap_from_zero` the sum less F(z) - F(0); likewise for text.
-        With another baseline b, b stands for 0 and b + lambda_min (z - b) for lambda_min z.
+        Scores in cosine units, with `image_sums` and `text_sums`; the class token's score is part of the sum.
     """
     path = resolve_path(preset, n_steps=n_steps, quadrature=quadrature, lambda_min=lambda_min)
     of_image, of_text = _split_path(rule=path.pop("quadrature"), baseline=baseline, **path)
@@ -82,16 +80,17 @@ def nib(
     similarity = cosine_similarity(image_embeds, text_embeds)
     to_texts = text_embeds[None] if len(image) != len(text) else text_embeds[:, None]  # (pictures, targets, embed)
     to_images = image_embeds.expand(len(text), -1)[:, None]
-    image_scores, image_sums = _add_up("image", image, to_texts, similarity, batch_size, **of_image)
-    text_scores, text_sums = _add_up("text", text, to_images, similarity, batch_size, **of_text)
+    image_scores, image_sums = _add_up(image, to_texts, similarity, batch_size, **of_image)
+    text_scores, text_sums = _add_up(text, to_images, similarity, batch_size, **of_text)
     patches, image_class = clip.image.to_grid(image_scores, clip.grid(pixel_values))
-    explained = {"image": patches, "text": text_scores, "image_class": image_class, **image_sums, **text_sums}
+    explained = {"image": patches, "text": text_scores, "image_class": image_class}
     if target == "logit":
         scale = clip.model.logit_scale.exp()
         explained = {name: None if values is None else scale * values for name, values in explained.items()}
+        image_sums, text_sums = (Sums(*(scale * values for values in sums)) for sums in (image_sums, text_sums))
     if rectified:
         explained |= {side: explained[side].clamp(min=0) for side in ("image", "text")}
-    return Scores(similarity=similarity, **explained)
+    return Scores(similarity=similarity, image_sums=image_sums, text_sums=text_sums, **explained)
 
 
 def resolve_path(preset: str | None, **path: Any) -> dict[str, Any]:
@@ -102,14 +101,13 @@ def resolve_path(preset: str | None, **path: Any) -> dict[str, Any]:
     return {name: known[name] if value is None else value for name, value in path.items()}
 
 
-def _add_up(side, split, targets, similarity, batch_size, **path) -> tuple[TokenScores, dict[str, PairValues]]:
+def _add_up(split, targets, similarity, batch_size, **path) -> tuple[TokenScores, Sums]:
     """Integrate one tower: scores (captions, tokens), and what they should add up to and miss."""
     scores, start = integrate(split, targets, batch_size=batch_size, **path)
     scores, total = scores.flatten(0, 1), scores.sum(-1).flatten()  # (captions, tokens), (captions,)
     zero = anchor(split, targets, path["baseline"]) if path["lambda_min"] else start
     difference, whole = similarity - start.flatten(), similarity - zero.flatten()
-    gaps = {f"{side}_gap": total - difference, f"{side}_gap_from_zero": total - whole}
-    return scores, {f"{side}_difference": difference, **gaps}
+    return scores, Sums(difference, total - difference, total - whole)
 
 
 def _split_path(**path) -> tuple[dict, dict]:

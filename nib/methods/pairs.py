@@ -11,7 +11,7 @@ from torch import Tensor
 from nib.captions import check_begin
 from nib.checks import check_count, check_finite, check_normalised, check_seed, check_tensor, shorten
 from nib.clip import HookedCLIP, run_ready
-from nib.methods.scores import Scores
+from nib.methods.scores import Scores, Sums
 from nib.pictures import warn_of_raw
 from nib.shapes import Embeds, InputIds, TokenScores
 from nib.towers import Split
@@ -56,9 +56,8 @@ def guard(name: str, method: Callable[..., Scores]) -> Callable[..., Scores]:
         inputs = [None if values is None else values.clone() for values in given]  # a method may write into them
         found = method(clip, *inputs, **parameters)
         check_shapes(pixel_values, input_ids, found, clip.grid(pixel_values), f"{name}: ")
-        scores = {field.name: getattr(found, field.name) for field in fields(found)}
-        scores = {name: None if values is None else values.detach() for name, values in scores.items()}
-        if broken := [name for name, values in scores.items() if values is not None and not values.isfinite().all()]:
+        scores = {field.name: _detach(getattr(found, field.name)) for field in fields(found)}
+        if broken := [name for name, values in scores.items() if not _is_finite(values)]:
             raise ValueError(
                 f"{name} must give finite scores, got NaN or infinity in {', '.join(broken)}: the model's weights or"
                 " config, the input, or a parameter holds numbers that are too large or too small for"
@@ -73,6 +72,16 @@ def guard(name: str, method: Callable[..., Scores]) -> Callable[..., Scores]:
 
     guarded.guarded = guarded
     return guarded
+
+
+def _detach(values: Tensor | Sums | None) -> Tensor | Sums | None:
+    if isinstance(values, Sums):
+        return Sums(*map(_detach, values))
+    return None if values is None else values.detach()
+
+
+def _is_finite(values: Tensor | Sums | None) -> bool:
+    return all(map(_is_finite, values)) if isinstance(values, Sums) else values is None or bool(values.isfinite().all())
 
 
 def check_inputs(pixel_values, input_ids, attention_mask) -> None:

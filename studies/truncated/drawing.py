@@ -76,7 +76,7 @@ def draw_example(clip: HookedCLIP, row: Mapping, paths: Mapping[str, dict], laye
     for layer in layers:
         for name, options in paths.items():
             result = nib.attribute(clip, row["image"], row["text"], layer=layer, **options)
-            sums = f"gap {result.image_gap:+.2f} of {result.image_difference:+.2f}"
+            sums = f"gap {result.image.gap:+.2f} of {result.image.difference:+.2f}"
             maps[f"layer {layer}, {name}\n{sums}"] = result.image_scores
     figure = plot_maps(np.array(row["image"].convert("RGB")), maps, columns=len(paths) * len(layers))
     figure.suptitle(row["text"])

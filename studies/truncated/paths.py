@@ -11,8 +11,8 @@ import pandas as pd
 import nib
 from nib.clip import HookedCLIP
 from nib.evaluation import Batch
-from nib.methods.scores import SUMS
 from nib.metrics import summarise
+from nib.metrics.completeness import COMPLETENESS
 from studies.counting import count
 from studies.theory import cut_side, embed_others, profile
 
@@ -103,7 +103,7 @@ def measure_paths(
     found = [nib.evaluate(clip, rows, settings, metrics=METRICS, output=parts_dir) for rows in prompts.values()]
     values = pd.concat(found)
     values = values[~values["metric"].str.contains("relative")].reset_index(drop=True)
-    values["value"] = values["value"].where(~values["metric"].isin(SUMS), values["value"].abs())
+    values["value"] = values["value"].where(~values["metric"].isin(COMPLETENESS.values), values["value"].abs())
     paths = values[["quadrature", "n_steps", "lambda_min"]].itertuples(index=False)
     values["path"] = [name_path(*path) for path in paths]
     return values

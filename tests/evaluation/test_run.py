@@ -17,7 +17,6 @@ from transformers import CLIPModel
 import nib
 from nib.evaluation import attribute_text_to_batch, evaluate
 from nib.inputs import to_pixel_values, to_tokens
-from nib.methods.scores import SUMS
 from nib.metrics import (
     METRICS,
     Case,
@@ -213,9 +212,10 @@ def test_completeness_is_what_the_method_says(clip, pairs):
     assert set(frame["preset"]) == {"truncated"}
     assert set(frame["n_steps"]) == {(3, 2)}
     results = nib.attribute(clip, [row["image"] for row in pairs], [row["text"] for row in pairs], **path)
-    for name in SUMS:
-        values = frame[frame["metric"] == name]["value"]
-        np.testing.assert_allclose(values, [getattr(result, name) for result in results], atol=1e-10)
+    for side in ("image", "text"):
+        for name in ("difference", "gap", "gap_from_zero"):
+            values = frame[frame["metric"] == f"{side}_{name}"]["value"]
+            np.testing.assert_allclose(values, [getattr(getattr(one, side), name) for one in results], atol=1e-10)
 
 
 def test_columns_and_order(clip, pairs):
@@ -224,9 +224,13 @@ def test_columns_and_order(clip, pairs):
     parameters = ["layer", "n_steps", "n_masks", "text_masks", "p"]
     assert list(frame) == ["id", "method", *parameters, "protocol", "metric", "value"]
     assert frame["value"].dtype == np.float64
-    for_all = {*METRICS["confidence"].values, *METRICS["localisation"].values}
-    assert set(frame["metric"]) == for_all | set(SUMS)
-    assert len(frame) == 4 * 5 * 2 * len(for_all) + 2 * 5 * 2 * len(SUMS)  # two settings have sums
+    for_all, sums = (
+        {*METRICS["confidence"].values, *METRICS["localisation"].values},
+        set(METRICS["completeness"].values),
+    )
+    assert len(sums) == 6
+    assert set(frame["metric"]) == for_all | sums
+    assert len(frame) == 4 * 5 * 2 * len(for_all) + 2 * 5 * 2 * len(sums)  # two settings have sums
     assert frame.index.tolist() == list(range(len(frame)))
     named = frame[["method", "layer"]].fillna(-1).drop_duplicates().to_numpy().tolist()
     assert named == [["none", -1], ["nib", 2], ["rise", -1], ["nib", 0]]  # as they were asked for

@@ -220,7 +220,7 @@ def test_what_is_left_of_a_text_is_orthogonal_to_the_distractors(clip, pixel_val
         expected = cosine_similarity(clip.image.embed(pixel_values[:1])[0], rest, dim=0)
     assert_close(found.similarity[0], expected, **PRECISE)
     total = found.image.sum() + found.image_class[0]
-    assert_close(total, (found.image_difference + found.image_gap)[0], **PRECISE)
+    assert_close(total, (found.image_sums.difference + found.image_sums.gap)[0], **PRECISE)
     assert not clip.text.projection._forward_hooks
 
 
@@ -241,7 +241,7 @@ def test_a_rectified_map_is_the_map_without_its_negative_scores(clip, pixel_valu
     assert (signed.image < 0).any()
     assert torch.equal(found.image, signed.image.clamp(min=0))
     assert torch.equal(found.text, signed.text.clamp(min=0))
-    assert torch.equal(found.image_gap, signed.image_gap)
+    assert torch.equal(found.image_sums.gap, signed.image_sums.gap)
 
 
 BAD = [

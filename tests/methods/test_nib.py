@@ -1,6 +1,7 @@
 """NIB scores a pair the same way alone and in a batch, and says how far its sums miss."""
 
 from dataclasses import fields
+from operator import attrgetter
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from nib.methods.nib import nib
 
 PRECISE = dict(atol=1e-10, rtol=0)
 PATH = dict(layer=2, n_steps=4)
-NAMES = [field.name for field in fields(Scores) if field.name != "image_pixels"]
+SUMS = [f"{side}_sums.{name}" for side in ("image", "text") for name in ("difference", "gap", "gap_from_zero")]
+NAMES = ["image", "text", "similarity", "image_class", *SUMS]
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +26,10 @@ def scores(clip, pixel_values, tokens):
 def test_shapes_padding_and_repeated_words(scores, tokens):
     assert scores.image.shape == (3, 5, 5)
     assert scores.text.shape == tokens["input_ids"].shape
-    for name in ("similarity", "image_class", "image_gap", "text_gap"):
-        assert getattr(scores, name).shape == (3,)
+    for name in ("similarity", "image_class", "image_sums.gap", "text_sums.gap"):
+        assert attrgetter(name)(scores).shape == (3,)
     assert scores.image_pixels is None
-    assert not any(getattr(scores, name).requires_grad for name in NAMES)
+    assert not any(attrgetter(name)(scores).requires_grad for name in NAMES)
     padding = tokens["attention_mask"] == 0
     assert padding.any()
     assert (scores.text[padding] == 0).all()
@@ -43,8 +45,8 @@ def test_batch_equals_its_pairs(clip, pixel_values, tokens, scores, subtests):
             with subtests.test(f"pair {pair}, {label}"):
                 alone = nib(clip, pixel_values[[pair]], ids, mask, **PATH)
                 assert_close(scores.text[pair, :length], alone.text[0], **PRECISE)
-                for name in ("image", "similarity", "image_class", "image_gap", "text_gap"):
-                    assert_close(getattr(scores, name)[pair], getattr(alone, name)[0], **PRECISE)
+                for name in ("image", "similarity", "image_class", "image_sums.gap", "text_sums.gap"):
+                    assert_close(attrgetter(name)(scores)[pair], attrgetter(name)(alone)[0], **PRECISE)
 
 
 def test_nothing_after_the_end_token_without_a_mask(clip, pixel_values, tokens, scores):
@@ -72,7 +74,7 @@ def test_shared_picture_equals_pairs(clip, pixel_values, tokens):
 
 def test_runs_repeat_bit_for_bit(clip, pixel_values, tokens, scores):
     again = nib(clip, pixel_values, **tokens, **PATH, seed=1)
-    assert all(torch.equal(getattr(again, name), getattr(scores, name)) for name in NAMES)
+    assert all(torch.equal(attrgetter(name)(again), attrgetter(name)(scores)) for name in NAMES)
 
 
 def test_gaps_and_class_token(clip, pixel_values, tokens, subtests):
@@ -87,15 +89,15 @@ def test_gaps_and_class_token(clip, pixel_values, tokens, subtests):
             text_start = cosine_similarity(image_embeds, text(lambda_min * text.hidden_states))
             image_sum = scores.image.sum((1, 2)) + scores.image_class
             assert_close(scores.similarity, similarity, **PRECISE)
-            assert_close(scores.image_gap, image_sum - (similarity - image_start), **PRECISE)
-            assert_close(scores.text_gap, scores.text.sum(1) - (similarity - text_start), **PRECISE)
-            assert (scores.image_gap.abs() > 1e-4).all()  # four steps are few
+            assert_close(scores.image_sums.gap, image_sum - (similarity - image_start), **PRECISE)
+            assert_close(scores.text_sums.gap, scores.text.sum(1) - (similarity - text_start), **PRECISE)
+            assert (scores.image_sums.gap.abs() > 1e-4).all()  # four steps are few
             image_zero = cosine_similarity(image(0 * image.hidden_states), text_embeds)
             text_zero = cosine_similarity(image_embeds, text(0 * text.hidden_states))
-            assert_close(scores.image_difference, similarity - image_start, **PRECISE)
-            assert_close(scores.text_difference, similarity - text_start, **PRECISE)
-            assert_close(scores.image_gap_from_zero, image_sum - (similarity - image_zero), **PRECISE)
-            assert_close(scores.text_gap_from_zero, scores.text.sum(1) - (similarity - text_zero), **PRECISE)
+            assert_close(scores.image_sums.difference, similarity - image_start, **PRECISE)
+            assert_close(scores.text_sums.difference, similarity - text_start, **PRECISE)
+            assert_close(scores.image_sums.gap_from_zero, image_sum - (similarity - image_zero), **PRECISE)
+            assert_close(scores.text_sums.gap_from_zero, scores.text.sum(1) - (similarity - text_zero), **PRECISE)
 
 
 def test_picture_and_caption_may_have_paths_of_their_own(clip, pixel_values, tokens, subtests):
@@ -117,7 +119,7 @@ def test_picture_and_caption_may_have_paths_of_their_own(clip, pixel_values, tok
 def test_scores_add_up_with_many_nodes(clip, pixel_values, tokens):
     path = dict(layer=2, n_steps=64, quadrature="gausslegendre", lambda_min=0.1)
     scores = nib(clip, pixel_values[:1], tokens["input_ids"][:1, :4], **path)
-    assert max(scores.image_gap.abs().item(), scores.text_gap.abs().item()) < 1e-6
+    assert max(scores.image_sums.gap.abs().item(), scores.text_sums.gap.abs().item()) < 1e-6
     assert scores.image_class.abs().item() > 1e-3  # the map alone would not add up
 
 
@@ -175,8 +177,8 @@ def compare_mean_baseline_with_captum(clip, pixel_values, tokens, lambda_min):
             )
             assert_close(found, expected.sum(-1)[0], atol=1e-8, rtol=1e-7)
             assert found[0] == 0  # the class token and begin stay as they are
-        gap = scores.text[pair].sum() - scores.text_difference[pair]
-        assert_close(scores.text_gap[pair], gap, **PRECISE)
+        gap = scores.text[pair].sum() - scores.text_sums.difference[pair]
+        assert_close(scores.text_sums.gap[pair], gap, **PRECISE)
     assert (scores.text[tokens["attention_mask"] == 0] == 0).all()
 
 
@@ -194,7 +196,7 @@ def test_tensor_baselines(clip, pixel_values, tokens):
     image, text_embeds = clip.image.split(pixel_values[:1], 2), clip.text.embed(*tokens.values())
     base = states[0][[0] + [1] * 25][None]
     difference = scores.similarity - cosine_similarity(image(base), text_embeds)
-    assert_close(scores.image_difference, difference, **PRECISE)
+    assert_close(scores.image_sums.difference, difference, **PRECISE)
     assert_close(scores.image.sum((1, 2)) + scores.image_class, difference, atol=1e-4, rtol=0)
 
 

@@ -15,10 +15,10 @@ def results():
 
     def explained(text, scores):
         scores = np.array(scores, float)
-        return SimpleNamespace(text=text, picture=picture, image_map=scores, image_scores=scores)
+        return SimpleNamespace(caption=text, picture=picture, image_map=scores, image_scores=scores)
 
     signed = [explained("a dog", [[1, -2], [0, 3]]), explained("a cat", [[0, 0], [1, 1]])]
-    return {"NIB": signed, "m2ib": [explained(each.text, np.abs(each.image_map)) for each in signed]}
+    return {"NIB": signed, "m2ib": [explained(each.caption, np.abs(each.image_map)) for each in signed]}
 
 
 def test_the_table_holds_every_patch_of_every_map(results):
@@ -63,9 +63,9 @@ def test_scenes_are_drawn_by_seed_with_the_masks_of_what_is_named(clip):
     runs = {"random": {"method": "random"}}
     (found, masks), again = explain_scenes(clip, 3, runs), explain_scenes(clip, 3, runs)[0]
     others = explain_scenes(clip, 3, runs, seed=1)[0]
-    texts = [[result.text for result in each["random"]] for each in (found, again, others)]
+    texts = [[result.caption for result in each["random"]] for each in (found, again, others)]
     assert texts[0] == texts[1] != texts[2]
     _, prompts, all_masks = nib.datasets.object_prompts()
     for result, mask in zip(found["random"], masks):
-        places = [k for k, prompt in enumerate(prompts) if prompt == result.text]
+        places = [k for k, prompt in enumerate(prompts) if prompt == result.caption]
         assert any(np.array_equal(all_masks[k], mask) for k in places)

@@ -56,7 +56,7 @@ def test_regions_have_the_means_of_their_pixels():
         image_scores=np.array([[1.0, -1.0], [1.0, -1.0]]),
         picture=np.zeros((2, 2, 3)),
         parameters={"layer": 9},
-        text="a",
+        caption="a",
     )
     regions = np.array([[1, 0], [1, 0]])
     table = figure1.tabulate_regions([result], regions, {"background": 0, "dog": 1})

@@ -50,7 +50,7 @@ def test_gaps_are_those_that_nib_reports(clip, pixel_values, tokens):
     split = clip.image.split(pixel_values, 2)
     text = clip.text.embed(**{"inputs": tokens["input_ids"], "attention_mask": tokens["attention_mask"]})
     found = gaps(split, text, {"paper": quadrature()})
-    assert_close(found["paper"], scores.image_gap, atol=1e-10, rtol=0)
+    assert_close(found["paper"], scores.image_sums.gap, atol=1e-10, rtol=0)
 
 
 def test_the_gap_closes_with_nodes_in_log_lambda(splits, targets, subtests):

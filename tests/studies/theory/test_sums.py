@@ -20,8 +20,8 @@ def test_gaps_are_those_that_nib_reports(clip, pairs):
     found = tabulate_gaps(clip, pairs, [2], [4]).set_index(["panel", "rule"])["value"].sort_index()
     expected = METHODS["nib"](clip, *pairs.arguments(), layer=2, n_steps=4)
     for side, gap, whole in (
-        ("picture", expected.image_gap, expected.image_difference),
-        ("words", expected.text_gap, expected.text_difference),
+        ("picture", expected.image_sums.gap, expected.image_sums.difference),
+        ("words", expected.text_sums.gap, expected.text_sums.difference),
     ):
         np.testing.assert_allclose(found[f"{side}, layer 2", "riemann_right"], gap.abs(), atol=1e-10)
         np.testing.assert_allclose(found[f"{side}, layer 2", "F(z) - F(0)"], whole.abs(), atol=1e-10)
