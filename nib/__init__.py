@@ -27,7 +27,7 @@ _MODULES = {
     "interactions": "interaction",
     "load": "checkpoint",
     "save_figure": "plotting",
-    "save_table": "evaluation",
+    "save_table": "files",
 }
 __version__ = "0.1.0"
 __all__ = [*_MODULES, "datasets", "metrics"]

@@ -56,7 +56,6 @@ def attribute(
     """
     check_count("batch_size", batch_size, limit="samples")
     function, parameters = check_method(clip, method, {"batch_size": int(batch_size), **parameters})
-    function = guard(method, function)  # one of your own in METHODS may have none
     images, texts = to_list("images", images), to_list("texts", texts)
     single = not isinstance(images, list) and not isinstance(texts, list)
     pictures = images if isinstance(images, list) else [images]
@@ -74,14 +73,14 @@ def attribute(
     results = []
     for rows in tqdm(batches, desc=method, unit="batch", delay=3, disable=not progress or len(batches) == 1):
         pixel_values = torch.cat([row.to(clip.device, clip.dtype) for row in read[rows]])
-        input_ids, attention_mask, words = (part[rows] for part in tokens)
+        input_ids, attention_mask, described = (part[rows] for part in tokens)
         longest = input_ids.shape[1] if clip.text.sees_padding else int(attention_mask.sum(1).max())
         scores = function(clip, pixel_values, input_ids[:, :longest], attention_mask[:, :longest], **parameters)
         seen = [to_picture(clip, row) for row in pixel_values.split(1)]
-        seen *= len(words) if shares_picture else 1
+        seen *= len(described) if shares_picture else 1
         for index, caption in enumerate(captions[rows]):
             kept = {name: _keep(value) for name, value in parameters.items()}
-            results.append(_to_attribution(clip, scores, index, seen[index], caption, words[index], method, kept))
+            results.append(_to_attribution(clip, scores, index, seen[index], caption, described[index], method, kept))
     return results[0] if single else results
 
 
@@ -94,15 +93,15 @@ def _batch(pictures: list, batch_size: int) -> list[slice]:
     return [slice(*ends) for ends in zip(starts, [*starts[1:], len(pictures)])]
 
 
-def _to_attribution(clip, scores: Scores, index, picture, caption, words, method, parameters) -> Attribution:
-    (tokens, word_ids, names), pixels, (height, width) = words, scores.image_pixels, picture.shape[:2]
+def _to_attribution(clip, scores: Scores, index, picture, caption, described, method, parameters) -> Attribution:
+    (tokens, word_ids, words), pixels, (height, width) = described, scores.image_pixels, picture.shape[:2]
 
     def number(values):
         return None if values is None else float(values[index])
 
     token_scores, padding = scores.text[index].double().cpu().tensor_split([len(tokens)])
     token_scores = token_scores.numpy()
-    word_scores = np.zeros(len(names))
+    word_scores = np.zeros(len(words))
     for word, score in zip(word_ids, token_scores):
         if word is not None:
             word_scores[word] += score
@@ -112,7 +111,7 @@ def _to_attribution(clip, scores: Scores, index, picture, caption, words, method
         image_pixel_scores=None if pixels is None else pixels[index, :height, :width].float().cpu().numpy(),
         tokens=tokens,
         token_scores=token_scores,
-        words=names,
+        words=words,
         word_scores=word_scores,
         begin_score=float(token_scores[0]) if clip.text.begin_tokens else None,
         end_score=float(token_scores[-1]),
@@ -121,7 +120,7 @@ def _to_attribution(clip, scores: Scores, index, picture, caption, words, method
         image=None if scores.image_sums is None else Sums(*map(number, scores.image_sums)),
         text=None if scores.text_sums is None else Sums(*map(number, scores.text_sums)),
         picture=picture,
-        caption=caption if isinstance(caption, str) else " ".join(names),
+        caption=caption if isinstance(caption, str) else " ".join(words),
         method=method,
         parameters=parameters,
     )
@@ -135,7 +134,7 @@ def _keep(value):
 
 
 def check_method(clip: HookedCLIP, method: str, parameters: dict) -> tuple[Callable[..., Scores], dict]:
-    """Find the method, check its parameters as `attribute` says, and fill in its preset and its defaults."""
+    """Find the method, check its parameters as `attribute` says, and return it with all of them, defaults filled in."""
     check_clip(clip)
     if not isinstance(method, str) or method not in METHODS:
         raise KeyError(f"method must be one of {sorted(METHODS)}, got {method!r}")
@@ -159,7 +158,7 @@ def check_method(clip: HookedCLIP, method: str, parameters: dict) -> tuple[Calla
     inner = inspect.unwrap(METHODS[method])
     if getattr(inner, "__module__", "").partition(".")[0] == "nib":  # of your own not every one can take no pair
         _try_parameters(clip, inner, parameters)
-    return METHODS[method], parameters
+    return guard(method, METHODS[method]), parameters  # one of your own may have none
 
 
 def _to_number(value):

@@ -120,8 +120,8 @@ def _find(source: str, file: str) -> str | None:
 
 
 # What transformers, safetensors and torch raise of a config or weights that are broken, beside a ValueError.
-BROKEN = (OSError, EOFError, LookupError, TypeError, AttributeError, ZeroDivisionError, RuntimeError, ImportError)
-BROKEN += (pickle.UnpicklingError, SafetensorError, StrictDataclassError)
+UNREADABLE = (OSError, EOFError, LookupError, TypeError, AttributeError, ZeroDivisionError, RuntimeError, ImportError)
+UNREADABLE += (pickle.UnpicklingError, SafetensorError, StrictDataclassError)
 
 
 @contextmanager
@@ -130,7 +130,7 @@ def _reading(source: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
-    except BROKEN as error:
+    except UNREADABLE as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         if isinstance(error, pickle.UnpicklingError):
             reason = "weights must be a state dict of tensors, as model.state_dict() gives, and are another object"

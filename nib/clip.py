@@ -56,7 +56,7 @@ class HookedCLIP:
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__ |= state
-        self.image, self.text = build_towers(self.model, self.tokenizer)  # a copy's are of its own model
+        self.image, self.text = build_towers(self.model, self.tokenizer)  # which refer to this model
 
     @property
     def lock(self) -> threading.RLock:
@@ -66,7 +66,7 @@ class HookedCLIP:
     def ready(self) -> Iterator[None]:
         """Hold the model's lock, and keep out what is set around a call: dropout, autocast and forbidden gradients."""
         with self.lock:
-            self.check_weights()
+            self.check_model()
             training = [module for module in self.model.modules() if module.training]
             self.model.eval()
             try:
@@ -76,8 +76,8 @@ class HookedCLIP:
                 for module in training:
                     module.training = True
 
-    def check_weights(self) -> None:
-        """Refuse what no forward pass can run on, and take the towers anew: a module may have been replaced."""
+    def check_model(self) -> None:
+        """Refuse a model that cannot run or be cut; take the towers anew where a module was replaced."""
         if torch.get_default_device().type == "meta":
             raise ValueError("torch's default device must be one that holds numbers, got meta")
         if any(weight.is_meta for weight in self.model.parameters()):
@@ -130,8 +130,8 @@ class HookedCLIP:
     def layers(self, layer: int | tuple[int, int] | None, later: int = 0) -> tuple[int, int]:
         """Return the layer of each tower, from one for both, one each, or None for 3/4 of the blocks.
 
-        By `later` blocks the default of a method is later than that, as far as there are such. A ValueError refuses
-        what is no layer of a tower.
+        `later` moves that default up by so many blocks, at most to before the last one. A ValueError refuses what is no
+        layer of a tower.
         """
         pair = tuple(layer) if isinstance(layer, (tuple, list)) else (layer, layer)
         if len(pair) != 2:
@@ -147,7 +147,7 @@ def check_clip(clip: HookedCLIP) -> None:
     """Raise a TypeError for what is no `HookedCLIP`, such as a name, and a ValueError for one that cannot run."""
     if not isinstance(clip, HookedCLIP):
         raise TypeError(f"clip must be what nib.load or nib.HookedCLIP gives, got {type(clip).__name__}")
-    clip.check_weights()
+    clip.check_model()
 
 
 def run_ready(function: Callable) -> Callable:
@@ -155,7 +155,7 @@ def run_ready(function: Callable) -> Callable:
 
     @wraps(function)
     def run(clip, *args, **kwargs):
-        if not hasattr(clip, "image"):
+        if not hasattr(clip, "image"):  # what only embeds, and has no model, may do without
             check_clip(clip)
         with clip.ready() if isinstance(clip, HookedCLIP) else nullcontext():
             return function(clip, *args, **kwargs)

@@ -14,7 +14,7 @@ from PIL import Image
 from nib.interaction import Interactions
 from nib.result import Attribution
 
-LARGEST = 672  # pixels of the longer side in the page
+LONGEST_SIDE = 672  # pixels of the longer side in the page
 HEIGHT = 560  # pixels of the page in a notebook
 
 
@@ -138,6 +138,6 @@ def _to_json(values: dict) -> str:
 def _encode(picture: np.ndarray) -> str:
     """Return a picture as the address of a JPEG that holds its own bytes."""
     image, file = Image.fromarray(picture), io.BytesIO()
-    image.thumbnail((LARGEST, LARGEST))
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     image.save(file, format="JPEG", quality=90)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,6 +1,7 @@
 """Say what differs between model families: how each names its parts, where it pools, which tokens are words.
 
-No other file knows. To add a family, write the functions that build its two towers, and name them in `FAMILIES`.
+Other files ask the towers; only last_block, pooling_head and methods/values look inside a block or head. To add a
+family, write the functions that build its two towers, and name them in `FAMILIES`.
 """
 
 from functools import partial

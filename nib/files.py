@@ -1,4 +1,4 @@
-"""Write files that are whole or not there, and say what is no path."""
+"""Write files and tables that are whole or not there, and say what is no path."""
 
 import csv
 import os
@@ -6,7 +6,7 @@ import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,7 +39,7 @@ def make_folder(folder: Path) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Raise a ValueError where a file cannot get its name."""
+    """Raise a ValueError where a path names a folder, or is too long for a file."""
     try:
         taken = stat.S_ISDIR(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
@@ -69,9 +69,9 @@ def write_whole(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def choose_quoting(columns: Iterable[Iterable]) -> int:
-    """Return which fields a CSV must quote: the few that need it, or all text where a return alone is in one.
+    """Return which fields a CSV must quote: the few that need it, or all text where one holds a carriage return.
 
-    Neither csv nor pandas quote a return, and both read it as the end of a row.
+    Neither csv nor pandas quotes that, and both read it as the end of a row.
     """
     returns = any(isinstance(value, str) and "\r" in value for column in columns for value in column)
     return csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
@@ -99,3 +99,49 @@ def write_csv(frame: "pd.DataFrame", path: Path, **options) -> None:
     texts = frame.select_dtypes(exclude="number")
     quoting = choose_quoting([frame.columns, *(column for _, column in texts.items())])
     frame.to_csv(path, index=False, lineterminator="\n", quoting=quoting, **options)
+
+
+def save_table(frame: "pd.DataFrame", path: str | Path) -> None:
+    """Write a table, by the ending of its path as .parquet or .csv, whole or not at all.
+
+    A column that parquet cannot hold, such as layers that are numbers and pairs, is written as text. An index that has
+    a name is written as a column.
+
+    Raises:
+        TypeError: no table.
+        ValueError: another ending, a path that cannot be a file, or a table that the file would not give back.
+    """
+    import pandas as pd  # here, so that `import nib` does not wait for it
+
+    if not isinstance(frame, pd.DataFrame):
+        raise TypeError(f"a table (DataFrame) is written, got {type(frame).__name__}")
+    path = to_path("path", path)
+    if path.suffix not in (".parquet", ".csv"):
+        raise ValueError(f"a table is written as .parquet or .csv, got {str(path)!r}")
+    frame = name_index(frame)
+    with write_whole(path) as partial:
+        if path.suffix == ".csv":
+            write_csv(frame, partial)
+        else:
+            if tensors := [name for name in frame if any(isinstance(value, torch.Tensor) for value in frame[name])]:
+                raise ValueError(f"column {shorten(tensors[0])} holds tensors: make them numbers or lists")
+            texts = {name: column.map(str, na_action="ignore") for name, column in frame.items() if _is_mixed(column)}
+            try:  # names must be text, and attrs what JSON holds
+                if len(set(map(str, frame))) < frame.shape[1]:
+                    raise ValueError("two columns have one name")
+                if unlike := [name for name, column in frame.items() if _count_keys(column) > 1]:
+                    raise ValueError(f"mappings of column {shorten(unlike[0])} have unlike keys")
+                frame.assign(**texts).to_parquet(partial, index=False)
+            except (TypeError, ValueError, NotImplementedError, OverflowError) as error:
+                raise ValueError(f"parquet cannot hold the table, its names or its attrs: {error}") from error
+
+
+def _is_mixed(column: "pd.Series") -> bool:
+    kinds = {type(value) for value in column.dropna()} if column.dtype == object else set()
+    numbers = all(issubclass(kind, (int, float, np.number)) and kind is not bool for kind in kinds)
+    return any(issubclass(kind, PurePath) for kind in kinds) or (len(kinds) > 1 and not numbers)
+
+
+def _count_keys(column: "pd.Series") -> int:
+    # parquet would give each mapping the keys of all
+    return len({frozenset(value) for value in column if isinstance(value, dict)}) if column.dtype == object else 0

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from nib.checks import check_count
-from nib.shapes import Embeds, HiddenStates, Nodes, PairValues, Targets, TargetScores
+from nib.shapes import Embeds, HiddenStates, Nodes, Targets, TargetScores
 from nib.towers import Split
 
 _cosine = partial(cosine_similarity, dim=-1)
@@ -51,33 +51,33 @@ RULES = {
 }
 
 
-def quadrature(rule: str = "riemann_right", n_steps: int = 10, lambda_min: float = 0.0) -> tuple[Nodes, Nodes]:
+def place_nodes(quadrature: str = "riemann_right", n_steps: int = 10, lambda_min: float = 0.0) -> tuple[Nodes, Nodes]:
     """Return the nodes of a rule, ascending, and their weights, which sum to 1 - lambda_min: float64, (n_steps,) each.
 
     The default is the paper's. captum's trapezoid weights sum to (n - 1)/n instead, and so do its attributions.
 
     Args:
-        rule: one of `RULES`.
+        quadrature: one of `RULES`.
         n_steps: number of nodes, at least 1 (2 for the trapezoid), at most `nib.limits.nodes` or `legendre`.
         lambda_min: where the path starts, in [0, 1).
     """
-    if not isinstance(rule, str) or rule not in RULES:
-        raise ValueError(f"quadrature must be one of {sorted(RULES)}, got {rule!r}")
-    limit = "legendre" if rule == "gausslegendre" else "nodes"
-    check_count("n_steps", n_steps, 2 if rule == "riemann_trapezoid" else 1, limit)
+    if not isinstance(quadrature, str) or quadrature not in RULES:
+        raise ValueError(f"quadrature must be one of {sorted(RULES)}, got {quadrature!r}")
+    limit = "legendre" if quadrature == "gausslegendre" else "nodes"
+    check_count("n_steps", n_steps, 2 if quadrature == "riemann_trapezoid" else 1, limit)
     if not isinstance(lambda_min, Real) or isinstance(lambda_min, bool) or not 0 <= lambda_min < 1:
         raise ValueError(f"lambda_min must be in [0, 1), got {lambda_min!r}")
-    nodes, weights, lambda_min = *map(torch.from_numpy, RULES[rule](int(n_steps))), float(lambda_min)
+    nodes, weights, lambda_min = *map(torch.from_numpy, RULES[quadrature](int(n_steps))), float(lambda_min)
     return lambda_min + (1 - lambda_min) * nodes, (1 - lambda_min) * weights
 
 
-def warn_of_zero(rule: str, n_steps: int, lambda_min: float, stacklevel: int = 3) -> None:
+def warn_of_zero(quadrature: str, n_steps: int, lambda_min: float, stacklevel: int = 3) -> None:
     """Check a path; warn where a node lies at 0, at which the gradient has no meaning for the map."""
-    nodes, weights = quadrature(rule, n_steps, lambda_min)
+    nodes, weights = place_nodes(quadrature, n_steps, lambda_min)
     if nodes[0] == 0 and weights[0] > 0:
         warnings.warn(
-            f"{rule} has a node at lambda = 0, where layer norms make the gradient hundreds of times too large: the sum"
-            " will be far off; start at lambda_min > 0, or take another rule",
+            f"{quadrature} has a node at lambda = 0, where layer norms make the gradient hundreds of times too large:"
+            " the sum will be far off; start at lambda_min > 0, or take another quadrature",
             stacklevel=stacklevel,
         )
 
@@ -86,17 +86,17 @@ def integrate(
     split: Split,
     targets: Targets,
     n_steps: int = 10,
-    rule: str = "riemann_right",
+    quadrature: str = "riemann_right",
     lambda_min: float = 0.0,
     batch_size: int = 64,
     baseline: HiddenStates | None = None,
     compare: Callable[[Embeds, Targets], Tensor] = _cosine,
-) -> tuple[TargetScores, PairValues]:
+) -> tuple[TargetScores, Tensor]:
     """Attribute the similarity of each input to each of its targets; a forward pass serves all targets of its input.
 
     Args:
         targets: (batch, targets, embed), the other modality's embeddings.
-        n_steps, rule, lambda_min: see `quadrature`.
+        n_steps, quadrature, lambda_min: see `place_nodes`.
         batch_size: rows of hidden states at once; bounds memory and changes the result only by rounding.
         baseline: (batch, tokens, width), where the path begins; zero if None.
         compare: F, from embeddings (steps, batch, 1, embed) and targets (1, batch, targets, embed) to one number each:
@@ -108,7 +108,7 @@ def integrate(
     """
     check_count("batch_size", batch_size)
     batch_size, lambda_min = int(batch_size), float(lambda_min)
-    nodes, weights = (values.to(targets) for values in quadrature(rule, n_steps, lambda_min))
+    nodes, weights = (values.to(targets) for values in place_nodes(quadrature, n_steps, lambda_min))
     scores, starts = [], []
     for first in range(0, len(split), batch_size):
         rows = slice(first, first + batch_size)
@@ -128,7 +128,7 @@ def anchor(
     baseline: HiddenStates | None = None,
     compare: Callable[[Embeds, Targets], Tensor] = _cosine,
     lambda_min: float = 0.0,
-) -> PairValues:
+) -> Tensor:
     """Return F where the path starts, by default at the baseline, where nothing of an input is left: (batch, targets).
 
     At 0 all tokens are alike and stay so in every block, whatever attends to whatever: no mask and no pooled token

@@ -1,10 +1,10 @@
 """Divide the similarity among pairs of a word and a patch: which word goes with which patch.
 
-By Theorem 3, taken for each coordinate of the two embeddings, I_i, the
-integral of J_image(lambda z) z_i, adds up over the patches to e_image(z) - e_image(0), and T_j over the words to
-e_text(z) - e_text(0). So the product A_ij = I_i . T_j / (|e_image| |e_text|) adds up to the cosine, but for three terms
-with an embedding at 0. T_j is a Jacobian-vector product of the text tower, and A_ij for one word a gradient of the
-image tower: words times nodes of each, and no loop over the coordinates of the embedding.
+Theorem 3 holds for each coordinate of an embedding: I_i, the integral of J_image(lambda z) z_i, adds up over the
+patches to e_image(z) - e_image(0), and T_j likewise over the words. So A_ij = I_i . T_j / (|e_image| |e_text|) and
+three terms with an embedding at 0 add up to the cosine. T_j is a Jacobian-vector product of the text tower, and A_ij
+for one word a gradient of the image tower: words times nodes of each, and no loop over the coordinates of the
+embedding.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,7 @@ from torch.func import jvp, vmap
 from nib.checks import check_count
 from nib.clip import HookedCLIP, check_clip
 from nib.inputs import Caption, Picture, to_list, to_picture, to_pixel_values, to_tokens
-from nib.integrate import dot, integrate, warn_of_zero
-from nib.integrate import quadrature as place_nodes
+from nib.integrate import dot, integrate, place_nodes, warn_of_zero
 from nib.methods.attention import open_attention
 from nib.pictures import warn_of_raw
 from nib.towers import Split
@@ -102,7 +101,7 @@ def interactions(
         image, truncate: as of `nib.attribute`, and so are the errors.
         text: a caption, or several, which share the passes of the picture and give a list.
         layer: blocks run before the bottleneck; None for 3/4 of each tower's, or one each.
-        n_steps, quadrature, lambda_min: the path, of both towers; see `nib.integrate.quadrature`. Coordinates of the
+        n_steps, quadrature, lambda_min: the path, of both towers; see `nib.integrate.place_nodes`. Coordinates of the
             embeddings, unlike cosines, change most near 0: few nodes leave a large `gap`.
         batch_size: rows of hidden states at once, and twice as many of the captions', which are shorter.
     """
@@ -115,7 +114,7 @@ def interactions(
         raise ValueError("text must be at least one caption, got none")
     layers = clip.layers(layer)
     warn_of_zero(quadrature, n_steps, lambda_min)
-    path = dict(n_steps=n_steps, rule=quadrature, lambda_min=float(lambda_min))
+    path = dict(n_steps=n_steps, quadrature=quadrature, lambda_min=float(lambda_min))
     with clip.ready():
         tokens = to_tokens(clip, captions, truncate)
         pixel_values = to_pixel_values(clip, image)
@@ -174,7 +173,7 @@ def _group(word_ids: list[int | None], n_words: int, real: Tensor) -> Tensor:
 def _integrate_words(split: Split, groups: Tensor, path: dict, batch_size: int) -> Tensor:
     """Return T_j of each group of tokens of one caption, in the shared space: (groups, embed)."""
     z, total = split.hidden_states, 0.0
-    nodes, weights = (values.to(z) for values in place_nodes(path["rule"], path["n_steps"], path["lambda_min"]))
+    nodes, weights = (values.to(z) for values in place_nodes(**path))
     parts = groups[:, :, None] * z  # (groups, tokens, width)
     step = max(1, 2 * batch_size // len(groups))
     for some, weight in zip(nodes.split(step), weights.split(step)):

@@ -22,7 +22,7 @@ from nib.checks import check_count, check_flag
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
-WAYS = ("shortest", "squash")
+RESIZE_MODES = ("shortest", "squash")
 RESAMPLE = {name.lower(): Resampling[name] for name in ("NEAREST", "BILINEAR", "BICUBIC", "LANCZOS")}
 HEAD = 64  # width of an attention head, where no config says otherwise
 HEADS = {1280: 80, 1408: 88, 1664: 104}  # by the width of a picture tower: open_clip's ViT-H-14, -g-14 and -bigG-14
@@ -30,7 +30,7 @@ HEADS = {1280: 80, 1408: 88, 1664: 104}  # by the width of a picture tower: open
 PLAIN = {"pool_type": ("tok", "argmax"), "ls_init_value": (None,), "mlp_ratio": (4.0, 4), "proj_bias": (False,)}
 PLAIN |= dict.fromkeys(("attentional_pool", "no_ln_pre", "no_causal_mask", "embed_cls", "output_tokens"), (False, None))
 SHAPES = {"image_size", "layers", "width", "patch_size", "head_width", "context_length", "vocab_size", "heads"}
-NAMES = {  # replaced in this order
+WEIGHT_NAMES = {  # replaced in this order
     "visual.transformer.resblocks.": "vision_model.encoder.layers.",
     "visual.class_embedding": "vision_model.embeddings.class_embedding",
     "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
@@ -198,7 +198,7 @@ def _rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Name the weights as `CLIPModel` does; what has no name there keeps its own."""
     renamed = {}
     for name, value in state.items():
-        for old, new in NAMES.items():
+        for old, new in WEIGHT_NAMES.items():
             name = name.replace(old, new)
         for old, new in BLOCK.items() if ".encoder.layers." in name else ():
             name = name.replace(old, new)
@@ -230,7 +230,7 @@ def _load(model: CLIPModel, state: dict[str, Tensor], path: Path) -> None:
 
 def _make_processor(side: int, settings: dict) -> CLIPImageProcessorPil:
     way, resample = settings.get("resize_mode", "shortest"), settings.get("interpolation", "bicubic")
-    for name, value, known in (("resize_mode", way, WAYS), ("interpolation", resample, RESAMPLE)):
+    for name, value, known in (("resize_mode", way, RESIZE_MODES), ("interpolation", resample, RESAMPLE)):
         if not isinstance(value, str) or value not in known:
             raise ValueError(f"{name} of preprocess_cfg must be one of {sorted(known)}, got {value!r}")
     if (size := settings.get("size", side)) not in (side, [side, side]):

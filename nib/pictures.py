@@ -1,9 +1,10 @@
 """Turn pictures into what the towers take, and back, or say what is wrong with them."""
 
+import copy
 import os
 import warnings
 from collections.abc import Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,35 @@ def to_picture(clip: HookedCLIP, pixel_values: PixelValues) -> np.ndarray:
     picture = np.round(255 * picture.clip(0, 1)).astype(np.uint8)
     picture.setflags(write=False)  # the results of one picture share it
     return picture
+
+
+def to_mask(clip: HookedCLIP, mask, image: Picture, name: str) -> torch.Tensor:
+    """Return where the mask of a picture is above 0, resized and cropped as the image processor does with that.
+
+    A ValueError names, by `name`, a mask of another size than its picture, or one that is no finite numbers.
+    """
+    if isinstance(mask, np.ma.MaskedArray):
+        raise ValueError(f"{name} must not be a masked array: fill it")
+    with suppress(ValueError):  # ragged lists
+        mask = ImageOps.exif_transpose(mask) if isinstance(mask, Image.Image) else mask
+        mask = mask.detach().cpu().numpy() if isinstance(mask, torch.Tensor) else np.asarray(mask)
+    if isinstance(image, str | Path):
+        image = Image.open(Path(image).expanduser())
+    if isinstance(image, Image.Image):
+        size = ImageOps.exif_transpose(image).size[::-1]
+    else:
+        size = tuple(image.shape[1:] if isinstance(image, torch.Tensor) else image.shape[:2])
+    if not isinstance(mask, np.ndarray) or mask.dtype.kind not in "buif" or mask.shape != size:
+        got = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise ValueError(f"{name} must be numbers of the size of its picture, {size}, got {got}")
+    if not np.isfinite(mask).all():
+        raise ValueError(f"{name} must be finite, got NaN or infinity")
+    if isinstance(image, torch.Tensor):
+        return torch.from_numpy(mask > 0)
+    like = copy.copy(clip)
+    like.image_processor = copy.copy(clip.image_processor)
+    like.image_processor.resample, like.image_processor.do_normalize = Image.Resampling.NEAREST, False
+    return to_pixel_values(like, (mask > 0).astype(np.uint8) * 255)[0, 0].cpu() > 0
 
 
 def _open(picture: Picture) -> Image.Image:

@@ -68,7 +68,7 @@ def draw_map(axes: Axes, picture: np.ndarray, scores: np.ndarray, limit: float |
     fits = scores.ndim == 2 and picture.ndim in (2, 3) and picture.shape[2:] in ((), (1,), (3,))
     if not fits or not picture.size or raw.dtype != np.uint8:
         raise ValueError(
-            "a picture (height, width, 3) in uint8 and a finite map (., .) are drawn, both finite, got"
+            "a picture (height, width, 3) in uint8 and a map (., .) are drawn, both finite, got"
             f" {raw.dtype} {picture.shape} and {scores.shape}"
         )
     limit = (0 if limit is None else check_number("limit", limit, 0)) or largest

@@ -28,7 +28,7 @@ def run_open(head: nn.Module, states: HiddenStates) -> tuple[Embeds, Tensor, tup
     return finish(head, output)[:, 0], probabilities, (*joined, output)
 
 
-def finish(head: nn.Module, outputs: Tensor) -> Embeds:
-    """Turn what the attention gives, or single values, (..., width), into embeddings."""
+def finish(head: nn.Module, outputs: Tensor) -> Tensor:
+    """Turn what the attention gives, or single values, (..., width), into embeddings, (..., embed)."""
     pooled = head.attention.out_proj(outputs)
     return pooled + head.mlp(head.layernorm(pooled))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nib.interaction import Interactions
 
 
-@dataclass(eq=False)  # arrays have no one answer
+@dataclass(eq=False)  # == of arrays is an array
 class Attribution:
     """Signed scores of the patches of one picture and the words of one caption.
 
@@ -31,7 +31,7 @@ class Attribution:
         image_scores: (grid_h, grid_w).
         image_pixel_scores: (height, width), the map at the pixels of `picture` where the method has one, else None;
             shown and stretched in place of `image_scores`.
-        image_class_score: score of the class token, which is not on the map; None without one.
+        image_class_score: score of the class token, which is not on the map; None where it has none.
         tokens, token_scores: all tokens, begin and end included, and (tokens,) scores.
         words, word_scores: words, and (words,) sums over each word's tokens; begin and end left out.
         begin_score, end_score: of the tokens before and after the words; None where the family has none.

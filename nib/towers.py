@@ -1,7 +1,8 @@
 """Cut a tower at any block: those before the cut run without gradients, the rest is a function of the hidden states.
 
 Nothing of transformers' forwards is written again: the blocks get the very arguments of a real forward pass, which a
-hook captures and which stops there. Only the last block has a shorter form of our own: `nib.last_block`.
+hook captures and which stops there. Two parts have a form of our own: the last block (`nib.last_block`), which is
+shorter, and a pooling head whose attention is wanted (`nib.pooling_head`).
 """
 
 import inspect
@@ -64,7 +65,7 @@ class Split:
         return self.tower.pool(hidden_states, pool_index)
 
     def open_head(self, hidden_states: HiddenStates) -> tuple[Embeds, Tensor, tuple[Tensor, ...]]:
-        """Run the rest of a tower with a pooling head as `nib.pooling_head.run_open` does."""
+        """Run the rest of a tower with a pooling head, one row an input; return what `pooling_head.run_open` does."""
         for block in self.tower.blocks[self.layer :]:
             hidden_states = block(hidden_states, **self.arguments)
         return pooling_head.run_open(self.tower.head, self.tower.norm(hidden_states))
@@ -130,10 +131,8 @@ class Tower:
     ) -> Split:
         """Run the first `layer` blocks, None for `default_layer`, and return the rest as a function.
 
-            split = clip.image.split(pixel_values, layer=9)
-            embeds = split(0.5 * split.hidden_states)
-
-        What the released code calls layer 9 is 9 here for NIB, and 10 for M2IB and Grad-CAM.
+        split = clip.image.split(pixel_values, layer=9)
+        embeds = split(0.5 * split.hidden_states)
         """
         layer = self.check_layer(layer)
         block = self.blocks[min(layer, len(self.blocks) - 1)]

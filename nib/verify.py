@@ -34,15 +34,15 @@ Found = Iterator[tuple[str, float, float]]  # what is checked, the value measure
 
 
 def verify(clip: HookedCLIP, picture=None, text: str | None = None, n_steps: int = 10) -> list[dict]:
-    """Run all checks, on a float64 copy of the model's numbers.
+    """Run all checks, with the model cast to float64 and back.
 
         rows = verify(nib.load())
         assert all(row["passed"] for row in rows)
 
     Args:
-        clip: a model; it is in its own precision again afterwards.
         picture: a picture to check with; None for noise.
         text: a caption; None for three of unequal length, one with a repeated word.
+        n_steps: nodes of the path, at least 2.
 
     Returns:
         For each check its `check`, the `value` measured, the `limit` that it must keep, and whether it `passed`.
@@ -54,10 +54,12 @@ def verify(clip: HookedCLIP, picture=None, text: str | None = None, n_steps: int
         raise ValueError("text needs a tokenizer, and this model came without: pass processor=, or no text")
     training = [module for module in clip.model.modules() if module.training]
     clip.model.eval()
-    with torch.inference_mode(False), torch.enable_grad():
-        found = list(_run_checks(clip, picture, text, n_steps))
-    for module in training:
-        module.training = True
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            found = list(_run_checks(clip, picture, text, n_steps))
+    finally:
+        for module in training:
+            module.training = True
     return [
         {"check": check, "value": float(value), "limit": limit, "passed": bool(value <= limit)}
         for check, value, limit in found

@@ -10,10 +10,9 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from nib.attribution import check_method
 from nib.checks import check_count
 from nib.clip import HookedCLIP
-from nib.evaluation.batches import Pairs, Setting, check_settings, read_pairs
+from nib.evaluation.batches import Pairs, Setting, read_pairs, read_settings
 
 
 def measure_fps(
@@ -40,14 +39,12 @@ def measure_fps(
     Raises:
         As `evaluate`.
     """
-    settings = check_settings(clip, methods)
+    settings = read_settings(clip, methods)
     check_count("repeats", repeats)
     batch = read_pairs(clip, pairs, truncate)
     rows = []
     rounds = [(repeat, setting) for repeat in range(repeats + 1) for setting in settings]
-    for repeat, setting in tqdm(rounds, desc="speed", delay=3, disable=not progress):
-        parameters = {name: value for name, value in setting.items() if name != "method"}
-        function, parameters = check_method(clip, setting["method"], parameters)  # fills in a preset
+    for repeat, (setting, function, parameters) in tqdm(rounds, desc="speed", delay=3, disable=not progress):
         _synchronise(clip)
         start = time.perf_counter()
         function(clip, *batch.arguments(), **parameters)
@@ -58,7 +55,7 @@ def measure_fps(
             rows.append(
                 {**setting, "repeat": repeat, "pairs": pairs_done, "seconds": seconds, "fps": pairs_done / seconds}
             )
-    names = list(dict.fromkeys(name for setting in settings for name in setting))
+    names = list(dict.fromkeys(name for setting in settings for name in setting.given))
     return pd.DataFrame(rows, columns=[*names, "repeat", "pairs", "seconds", "fps"])
 
 

@@ -331,7 +331,7 @@ def test_limits_can_be_raised(clip, monkeypatch):
     monkeypatch.setattr(nib.limits, "aspect", 51)
     assert nib.attribute(clip, wide, "a cat", method="none").similarity
     monkeypatch.setattr(nib.limits, "nodes", 10_001)
-    assert len(nib.integrate.quadrature(n_steps=10_001)[0]) == 10_001
+    assert len(nib.integrate.place_nodes(n_steps=10_001)[0]) == 10_001
 
 
 def collect_scores(clip, method, found):

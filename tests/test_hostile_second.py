@@ -20,7 +20,7 @@ from transformers import CLIPModel, CLIPProcessor
 import nib
 from benchmarks.families import FAMILIES, build, draw_pictures
 from nib import metrics
-from nib.evaluation import save_table
+from nib.files import save_table
 from nib.heatmaps import to_heatmap
 from nib.inputs import to_picture, to_pixel_values, to_tokens
 from nib.open_clip import read_open_clip
@@ -180,12 +180,12 @@ DRAWN = {
     "no axes": (lambda: draw_map(plt, GREY, MAP), TypeError, "axes must be matplotlib's Axes, got module"),
     "no maps": (lambda: plot_maps(GREY, {}), ValueError, "the number of maps must be"),
     "no columns": (lambda: plot_maps(GREY, {"a": MAP}, columns=0), ValueError, "columns must be"),
-    "flat": (lambda: plot_maps(GREY, {"a": MAP[0]}), ValueError, "a finite map"),
+    "flat": (lambda: plot_maps(GREY, {"a": MAP[0]}), ValueError, r"a map \(\., \.\) are drawn, both finite"),
     "no methods": (lambda: plot_methods(GREY, ["a"], {}), ValueError, "the number of methods must be"),
     "no columns of methods": (lambda: plot_methods(GREY, ["a"], {"a": (MAP, [1])}, 0), ValueError, "columns must be"),
     "no height": (lambda: to_heatmap(torch.ones(1, 2, 2), (0, 5)), ValueError, "at least one pixel"),
     **{
-        f"{name} maps": (lambda maps=maps: plot_maps(GREY, maps), ValueError, "a finite map")
+        f"{name} maps": (lambda maps=maps: plot_maps(GREY, maps), ValueError, "both finite|a finite map")
         for name, maps in MAPS.items()
     },
     **{

@@ -13,7 +13,7 @@ from torch.nn.functional import cosine_similarity
 from torch.testing import assert_close
 
 import nib
-from nib.integrate import RULES, anchor, integrate, quadrature
+from nib.integrate import RULES, anchor, integrate, place_nodes
 from nib.towers import Split, Tower
 
 
@@ -51,7 +51,7 @@ def test_captum_agrees(clip, cut, subtests):
     for side, (rule, layer) in product(SIDES, [*((rule, 1) for rule in RULES), ("riemann_right", 3)]):
         with subtests.test(f"{side}, {rule}, layer {layer}"):
             split, target = cut(clip, side, layer), draw(3, 16)
-            scores, _ = integrate(split, target[:, None], rule=rule)
+            scores, _ = integrate(split, target[:, None], quadrature=rule)
             expected = ask_captum(split, target, rule)
             # captum rounds its step sizes to float32, which a relative part of the tolerance allows for.
             assert_close(scores[:, 0], expected, atol=1e-8, rtol=1e-7)
@@ -62,7 +62,7 @@ def test_captum_agrees_in_single_precision(clip, cut, subtests):
     for side, rule in product(SIDES, RULES):
         with subtests.test(f"{side}, {rule}"):
             split, target = cut(single, side), draw(3, 16).float()
-            scores, _ = integrate(split, target[:, None], rule=rule)
+            scores, _ = integrate(split, target[:, None], quadrature=rule)
             expected = ask_captum(split, target, rule)
             assert scores.dtype == torch.float32
             assert_close(scores[:, 0], expected, atol=1e-4 * expected.abs().max().item(), rtol=0)
@@ -71,8 +71,8 @@ def test_captum_agrees_in_single_precision(clip, cut, subtests):
 def test_plain_loop_agrees(clip, cut, subtests):
     for side, (rule, lambda_min) in product(SIDES, [("riemann_right", 0.0), ("gausslegendre", 0.2)]):
         split, targets = cut(clip, side), draw(3, 2, 16)
-        scores, starts = integrate(split, targets, n_steps=3, rule=rule, lambda_min=lambda_min)
-        nodes, weights = quadrature(rule, 3, lambda_min)
+        scores, starts = integrate(split, targets, n_steps=3, quadrature=rule, lambda_min=lambda_min)
+        nodes, weights = place_nodes(rule, 3, lambda_min)
         for pair, number in product(range(3), range(2)):
             with subtests.test(f"{side}, {rule}, pair {pair}, target {number}"):
                 alone, target = split[pair : pair + 1], targets[pair, [number]]
@@ -124,7 +124,7 @@ def test_closed_form(subtests):
     s = z.sum((1, 2))
     for lambda_min in (0.0, 0.3):
         with subtests.test(f"from {lambda_min}"):
-            scores, starts = integrate(split, targets, n_steps=40, rule="gausslegendre", lambda_min=lambda_min)
+            scores, starts = integrate(split, targets, n_steps=40, quadrature="gausslegendre", lambda_min=lambda_min)
             end, start = ((lam / (1 + lam**2 * s**2).sqrt())[:, None] for lam in (1.0, lambda_min))
             assert_close(scores[:, 0], z.sum(-1) * (end - start), atol=1e-10, rtol=0)
             assert_close(starts, s[:, None] * start, atol=1e-12, rtol=0)
@@ -133,7 +133,7 @@ def test_closed_form(subtests):
 def test_direction_that_does_not_change_scores_nothing_in_sum():
     # Without a bias the embedding of lambda z points the same way for each lambda: tokens cancel, they are not zero.
     split = affine_split(draw(2, 4, 6), draw(5, 6, seed=1), torch.zeros(5))
-    scores, _ = integrate(split, draw(2, 1, 5, seed=2), rule="gausslegendre", lambda_min=0.5)
+    scores, _ = integrate(split, draw(2, 1, 5, seed=2), quadrature="gausslegendre", lambda_min=0.5)
     assert scores.abs().max() > 0.01
     assert_close(scores.sum(-1), torch.zeros(2, 1, dtype=torch.float64), atol=1e-12, rtol=0)
 
@@ -141,7 +141,7 @@ def test_direction_that_does_not_change_scores_nothing_in_sum():
 def test_scores_add_up_for_an_affine_suffix():
     z, target = draw(2, 4, 6), draw(2, 1, 5, seed=2)
     split = affine_split(z, draw(5, 6, seed=1), draw(5, seed=3))
-    scores, starts = integrate(split, target, n_steps=200, rule="gausslegendre", lambda_min=0.1)
+    scores, starts = integrate(split, target, n_steps=200, quadrature="gausslegendre", lambda_min=0.1)
     end = cosine_similarity(split(z), target[:, 0])[:, None]
     assert_close(scores.sum(-1), end - starts, atol=1e-10, rtol=0)
 
@@ -217,7 +217,7 @@ DEGREES = {"riemann_right": 0, "riemann_left": 0, "riemann_middle": 1, "riemann_
 
 
 def integrate_power(rule, degree, lambda_min):
-    nodes, weights = quadrature(rule, 5, lambda_min)
+    nodes, weights = place_nodes(rule, 5, lambda_min)
     exact = (1 - lambda_min ** (degree + 1)) / (degree + 1)
     return (weights * nodes**degree).sum().item(), exact
 
@@ -225,7 +225,7 @@ def integrate_power(rule, degree, lambda_min):
 def test_rule_covers_the_path(subtests):
     for rule, n_steps, lambda_min in product(RULES, (2, 10), (0.0, 0.3)):
         with subtests.test(f"{rule}, {n_steps} steps from {lambda_min}"):
-            nodes, weights = quadrature(rule, n_steps, lambda_min)
+            nodes, weights = place_nodes(rule, n_steps, lambda_min)
             assert nodes.dtype == weights.dtype == torch.float64
             assert nodes.shape == weights.shape == (n_steps,)
             assert weights.sum().item() == pytest.approx(1 - lambda_min, abs=1e-14)
@@ -245,7 +245,7 @@ def test_rule_is_exact_up_to_its_degree_and_no_further(subtests):
 
 
 def test_default_is_the_right_riemann_sum_of_ten_steps():
-    nodes, weights = quadrature()
+    nodes, weights = place_nodes()
     np.testing.assert_allclose(nodes, np.arange(1, 11) / 10, atol=1e-15)
     np.testing.assert_allclose(weights, np.full(10, 0.1), atol=1e-15)
 
@@ -253,7 +253,7 @@ def test_default_is_the_right_riemann_sum_of_ten_steps():
 def test_captum_places_the_same_nodes(subtests):
     for rule, n_steps in product(RULES, (2, 10)):
         with subtests.test(f"{rule}, {n_steps} steps"):
-            nodes, weights = quadrature(rule, n_steps)
+            nodes, weights = place_nodes(rule, n_steps)
             step_sizes, alphas = approximation_parameters(rule)
             # captum's trapezoid covers (n - 1)/n
             scale = n_steps / (n_steps - 1) if rule == "riemann_trapezoid" else 1
@@ -263,12 +263,12 @@ def test_captum_places_the_same_nodes(subtests):
 
 FEWEST = "n_steps must be a whole number of at least"
 BAD_PATHS = [
-    (dict(rule="simpson"), r"gausslegendre.*riemann_right.*got 'simpson'"),
-    (dict(rule="riemann_right", n_steps=0), f"{FEWEST} 1, got 0"),
-    (dict(rule="gausslegendre", n_steps=-3), f"{FEWEST} 1, got -3"),
-    (dict(rule="riemann_left", n_steps=2.5), f"{FEWEST} 1, got 2.5"),
-    (dict(rule="riemann_left", n_steps=True), f"{FEWEST} 1, got True"),
-    (dict(rule="riemann_trapezoid", n_steps=1), f"{FEWEST} 2, got 1"),
+    (dict(quadrature="simpson"), r"gausslegendre.*riemann_right.*got 'simpson'"),
+    (dict(quadrature="riemann_right", n_steps=0), f"{FEWEST} 1, got 0"),
+    (dict(quadrature="gausslegendre", n_steps=-3), f"{FEWEST} 1, got -3"),
+    (dict(quadrature="riemann_left", n_steps=2.5), f"{FEWEST} 1, got 2.5"),
+    (dict(quadrature="riemann_left", n_steps=True), f"{FEWEST} 1, got True"),
+    (dict(quadrature="riemann_trapezoid", n_steps=1), f"{FEWEST} 2, got 1"),
     (dict(lambda_min=1.0), r"lambda_min must be in \[0, 1\), got"),
     (dict(lambda_min=-0.1), r"lambda_min must be in \[0, 1\), got"),
     (dict(lambda_min=float("nan")), r"lambda_min must be in \[0, 1\), got"),
@@ -278,10 +278,10 @@ BAD_PATHS = [
 def test_bad_paths(subtests):
     for options, message in BAD_PATHS:
         with subtests.test(str(options)), pytest.raises(ValueError, match=message):
-            quadrature(**options)
+            place_nodes(**options)
 
 
 def test_one_step_is_enough():
     for rule in RULES:
         if rule != "riemann_trapezoid":
-            assert quadrature(rule, 1)[1].tolist() == [1.0], rule
+            assert place_nodes(rule, 1)[1].tolist() == [1.0], rule

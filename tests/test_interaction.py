@@ -10,7 +10,7 @@ from transformers import CLIPModel
 import nib
 from benchmarks.families import FAMILIES, build
 from nib.inputs import to_pixel_values, to_tokens
-from nib.integrate import quadrature
+from nib.integrate import place_nodes
 
 PICTURE = Image.fromarray((np.arange(60 * 60 * 3) * 7 % 251).astype(np.uint8).reshape(60, 60, 3))
 
@@ -24,7 +24,7 @@ def hooked(tokenizer, image_processor):
 def whole_jacobian(split, n_steps):
     """Integrate J(lambda z) z of each token by the full Jacobian: (tokens, embed)."""
     z, total = split.hidden_states, 0.0
-    for node, weight in zip(*quadrature("riemann_right", n_steps)):
+    for node, weight in zip(*place_nodes("riemann_right", n_steps)):
         jacobian = torch.autograd.functional.jacobian(lambda x: split(x)[0], node * z)  # (embed, 1, tokens, width)
         total = total + weight * torch.einsum("etw,tw->te", jacobian[:, 0], z[0])
     return total

@@ -55,6 +55,15 @@ def test_a_model_without_tokenizer_is_checked_with_ids():
     assert all(row["passed"] for row in verify(nib.HookedCLIP(clip.model), n_steps=2))
 
 
+def test_a_model_in_training_is_so_again_after_an_error():
+    clip = build("clip")
+    clip.model.train()
+    with pytest.raises(FileNotFoundError, match="no picture"):
+        verify(clip, picture="nowhere.jpg")
+    assert all(module.training for module in clip.model.modules())
+    assert clip.dtype == torch.float64
+
+
 def test_the_command_prints_a_table_and_says_how_it_went(model_folder, tmp_path, capsys):
     assert main([str(model_folder), "--text", "a red bus"]) == 0
     assert "NIB less captum" in capsys.readouterr().out

@@ -1,7 +1,6 @@
 """Run methods over pairs and measure their maps."""
 
 from nib.evaluation.batches import Batch, Pairs, Setting, read_pairs
-from nib.evaluation.parts import save_table
 from nib.evaluation.released import attribute_text_to_batch
 from nib.evaluation.run import evaluate
 from nib.evaluation.work import PROTOCOLS
@@ -16,5 +15,4 @@ __all__ = [
     "attribute_text_to_batch",
     "evaluate",
     "read_pairs",
-    "save_table",
 ]

@@ -1,16 +1,11 @@
 """Read pairs and settings, and say what is wrong with them before any work."""
 
-import copy
-from collections.abc import Iterable, Mapping, Sequence, Set
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, cosine_similarity
 
@@ -18,16 +13,24 @@ from nib.attribution import check_method
 from nib.checks import shorten
 from nib.clip import HookedCLIP
 from nib.datasets.rows import BROKEN
-from nib.evaluation.parts import to_bytes
 from nib.hashes import hash_all
 from nib.inputs import to_list, to_pixel_values, to_tokens
+from nib.methods.pairs import embed_pairs
 from nib.methods.scores import Scores
-from nib.metrics.confidence import embed_pairs
+from nib.pictures import to_mask
 from nib.shapes import AttentionMask, Embeds, InputIds, PixelValues
 
 Pairs = Sequence[Mapping[str, Any]]  # rows with id, image and text: a `datasets.Dataset` or a list of dicts
 TRUE_MASK = "true_mask"  # a control of the evaluation alone: the map is the mask
 Setting = str | Mapping[str, Any]  # a method, or {"method": ..., parameter: value, ...}
+
+
+class Resolved(NamedTuple):
+    """A setting as it was given, its function, None for `TRUE_MASK`, and all parameters of that."""
+
+    given: dict[str, Any]
+    function: Callable[..., Scores] | None
+    parameters: dict[str, Any]
 
 
 @dataclass
@@ -101,11 +104,13 @@ def read_batch(
         if with_masks:
             if pair.get("masks") is None:
                 raise ValueError(f"localisation and {TRUE_MASK} need masks, and pair {key!r} has none")
-            masks.append(read_mask(clip, pair, "masks", key))
+            masks.append(to_mask(clip, pair["masks"], pair["image"], f"masks of pair {key!r}"))
             if not masks[-1].any():
                 raise ValueError(f"masks of pair {key!r} must have at least one pixel in what the model sees")
-            lacks = pair.get("other_masks") is None
-            others.append(torch.zeros_like(masks[-1]) if lacks else read_mask(clip, pair, "other_masks", key))
+            other = torch.zeros_like(masks[-1])
+            if pair.get("other_masks") is not None:
+                other = to_mask(clip, pair["other_masks"], pair["image"], f"other_masks of pair {key!r}")
+            others.append(other)
     if not kept:
         return None, skipped
     shapes = sorted({tuple(picture.shape[1:]) for picture in pictures})
@@ -116,33 +121,6 @@ def read_batch(
     absent = to_tokens(clip, chosen["absent"], truncate)[:2] if "absent" in chosen else None
     both = (torch.stack(masks), torch.stack(others)) if with_masks else (None, None)
     return Batch(chosen["id"], torch.cat(pictures), *caption, *both, absent), skipped
-
-
-def read_mask(clip: HookedCLIP, pair: Mapping[str, Any], name: str, key: str) -> Tensor:
-    """Return where a mask of a pair is above 0, resized and cropped as the image processor does with its picture."""
-    mask, image = pair[name], pair["image"]
-    if isinstance(mask, np.ma.MaskedArray):
-        raise ValueError(f"{name} of pair {key!r} must not be a masked array: fill it")
-    with suppress(ValueError):  # ragged lists
-        mask = ImageOps.exif_transpose(mask) if isinstance(mask, Image.Image) else mask
-        mask = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
-    if isinstance(image, str | Path):
-        image = Image.open(Path(image).expanduser())
-    if isinstance(image, Image.Image):
-        size = ImageOps.exif_transpose(image).size[::-1]
-    else:
-        size = tuple(image.shape[1:] if isinstance(image, Tensor) else image.shape[:2])
-    if not isinstance(mask, np.ndarray) or mask.dtype.kind not in "buif" or mask.shape != size:
-        got = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
-        raise ValueError(f"{name} of pair {key!r} must be numbers of the size of its picture, {size}, got {got}")
-    if not np.isfinite(mask).all():
-        raise ValueError(f"{name} of pair {key!r} must be finite, got NaN or infinity")
-    if isinstance(image, Tensor):
-        return torch.from_numpy(mask > 0)
-    like = copy.copy(clip)
-    like.image_processor = copy.copy(clip.image_processor)
-    like.image_processor.resample, like.image_processor.do_normalize = Image.Resampling.NEAREST, False
-    return to_pixel_values(like, (mask > 0).astype(np.uint8) * 255)[0, 0].cpu() > 0
 
 
 def read_pairs(clip: HookedCLIP, pairs: Pairs, truncate: bool = False) -> Batch:
@@ -190,20 +168,17 @@ def column(pairs: Pairs, name: str, needed: Sequence[str] = ("id", "image", "tex
     return list(pairs[name]) if is_table else [row[name] for row in rows]
 
 
-def check_settings(
-    clip: HookedCLIP, methods: Setting | Sequence[Setting], may_be_masks: bool = False
-) -> list[dict[str, Any]]:
-    """Check methods, or a single one, and give each with its parameters as one dict."""
+def read_settings(clip: HookedCLIP, methods: Setting | Sequence[Setting], may_be_masks: bool = False) -> list[Resolved]:
+    """Check methods, or a single one, with their parameters."""
     if not isinstance(methods, Iterable):
         raise TypeError(f"methods must be names, or mappings of a method and its parameters, got {methods!r}")
     settings = [methods] if isinstance(methods, (str, Mapping)) else to_list("methods", methods)
     if not settings:
         raise ValueError("methods must be at least one, got none")
-    return [check_setting(clip, setting, may_be_masks) for setting in settings]
+    return [_read_setting(clip, setting, may_be_masks) for setting in settings]
 
 
-def check_setting(clip: HookedCLIP, setting: Setting, may_be_masks: bool = False) -> dict[str, Any]:
-    """Check a method and its parameters, and give both as one dict."""
+def _read_setting(clip: HookedCLIP, setting: Setting, may_be_masks: bool) -> Resolved:
     if not isinstance(setting, str | Mapping):
         raise TypeError(f"methods must be names, or mappings of a method and its parameters, got {shorten(setting)}")
     setting = {"method": setting} if isinstance(setting, str) else dict(setting)
@@ -214,6 +189,11 @@ def check_setting(clip: HookedCLIP, setting: Setting, may_be_masks: bool = False
     if may_be_masks and setting["method"] == TRUE_MASK:
         if len(setting) > 1:
             raise TypeError(f"{TRUE_MASK} has no parameter, got {', '.join(sorted(set(setting) - {'method'}))}")
-        return setting
-    check_method(clip, setting["method"], {name: value for name, value in setting.items() if name != "method"})
-    return setting
+        return Resolved(setting, None, {})
+    given = {name: value for name, value in setting.items() if name != "method"}
+    return Resolved(setting, *check_method(clip, setting["method"], given))
+
+
+def to_bytes(values: Tensor) -> bytes:
+    shape = f"{values.dtype}{tuple(values.shape)}".encode()
+    return shape + values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from nib.checks import check_choice, check_count, name_place
 from nib.clip import HookedCLIP
-from nib.evaluation.batches import TRUE_MASK, Pairs, Setting, check_settings, column, read_batch, to_rows
+from nib.evaluation.batches import TRUE_MASK, Pairs, Setting, column, read_batch, read_settings, to_rows
 from nib.evaluation.work import NO_ROWS, PROTOCOLS, Parts, Work, describe
 from nib.files import to_path
 from nib.inputs import to_tokens
@@ -72,7 +72,8 @@ def evaluate(
         ValueError: another bad argument, no pairs, an id that occurs twice, a caption that is empty or too long, a
             mask of another size than its picture, or, with `output`, hooks or code of your own on the model.
     """
-    settings = check_settings(clip, methods, may_be_masks=True)
+    resolved = read_settings(clip, methods, may_be_masks=True)
+    settings = [each.given for each in resolved]
     described = [describe(setting) for setting in settings]
     if twice := [setting for place, setting in enumerate(settings) if described[place] in described[:place]]:
         raise ValueError(f"methods must differ, got twice {twice[0]}")
@@ -92,7 +93,7 @@ def evaluate(
     if "absent" in needs:
         columns["absent"] = column(pairs, "absent", needed=("absent",))
         for key, text in zip(ids, columns["absent"]):
-            with name_place(f"absent of pair {key!r}", len(ids) + 1):
+            with name_place(f"absent of pair {key!r}", of=2):  # named even where it is the only one
                 to_tokens(clip, [text], truncate)
     parts = None if output is None else Parts(to_path("output", output), clip)
     names = list(dict.fromkeys(name for setting in settings for name in setting))
@@ -105,8 +106,8 @@ def evaluate(
             rows = range(len(ids))[start : start + batch_size]
             batch, lost = read_batch(clip, pairs, columns, rows, truncate, with_masks)
             skipped += lost
-            for setting, found in zip(settings, tables):
-                bar.set_description(setting["method"], refresh=False)
+            for setting, found in zip(resolved, tables):
+                bar.set_description(setting.given["method"], refresh=False)
                 if batch is not None:
                     work = Work(clip, batch, setting, protocols, metrics)
                     with clip.ready():  # methods switch the kind of attention, and hook the model

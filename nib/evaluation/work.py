@@ -19,13 +19,11 @@ import torch
 from torch import Tensor, nn
 
 import nib
-from nib.attribution import check_method
 from nib.checks import is_changed, shorten
 from nib.clip import HookedCLIP
-from nib.evaluation.batches import TRUE_MASK, Batch
-from nib.evaluation.parts import save_table, to_bytes
+from nib.evaluation.batches import Batch, Resolved, to_bytes
 from nib.evaluation.released import attribute_text_to_batch
-from nib.files import make_folder
+from nib.files import make_folder, save_table
 from nib.hashes import hash_all, hash_code
 from nib.methods import METHODS, PRESETS
 from nib.methods.pairs import guard
@@ -46,23 +44,20 @@ class Work:
 
     clip: HookedCLIP
     batch: Batch
-    setting: dict[str, Any]
+    setting: Resolved
     protocols: list[str]
     metrics: list[str]
 
     def measure(self) -> pd.DataFrame:
         """Return columns `id`, `protocol`, `metric` and `value`; what a protocol does not touch is under each."""
         clip, batch, arguments = self.clip, self.batch, self.batch.arguments()
-        parameters = dict(self.setting)
-        method = parameters.pop("method")
-        if method == TRUE_MASK:
+        _, function, parameters = self.setting
+        if function is None:
             explain, scores = None, batch.true_masks(clip)  # a mask cannot be asked again
         else:
-            function, parameters = check_method(clip, method, parameters)  # fills in a preset
-            guarded = guard(method, function)  # one of your own in METHODS may have none
 
             def explain(model=clip, pixel_values=arguments[0], text=arguments[1:]):
-                return guarded(model, pixel_values, *text, **parameters)
+                return function(model, pixel_values, *text, **parameters)
 
             scores = explain()
         case = Case(clip, arguments, scores, batch.masks, batch.other_masks, batch.absent, explain)
@@ -80,8 +75,8 @@ class Work:
                 if way not in pictures:
                     pictures[way] = self.measure_side("image", scores, way)
                 values |= pictures[way]
-                if method != TRUE_MASK:
-                    values |= self.measure_side("text", self.explain_text(scores, protocol, parameters), protocol)
+                if function is not None:
+                    values |= self.measure_side("text", self.explain_text(scores, protocol), protocol)
             for metric, numbers in values.items():
                 frame = dict(id=batch.ids, protocol=protocol, metric=metric, value=numbers.double().cpu().numpy())
                 frames.append(pd.DataFrame(frame))
@@ -92,20 +87,23 @@ class Work:
         arguments, embeds = self.batch.arguments(), self.batch.embeds(self.clip)
         return confidence(self.clip, *arguments, scores, PROTOCOLS[protocol], sides=(side,), embeds=embeds)
 
-    def explain_text(self, scores: Scores, protocol: str, parameters: dict[str, Any]) -> Scores:
-        """Return the scores with the text's against what the protocol sets it against."""
-        if self.setting["method"] != "nib" or protocol != "released":
+    def explain_text(self, scores: Scores, protocol: str) -> Scores:
+        """Return the scores; under "released" NIB's of the text are against all pictures of the batch."""
+        if self.setting.given["method"] != "nib" or protocol != "released":
             return scores
         embeds, _ = self.batch.embeds(self.clip)
-        text = attribute_text_to_batch(self.clip, *self.batch.arguments(), image_embeds=embeds, **parameters)
+        text = attribute_text_to_batch(
+            self.clip, *self.batch.arguments(), image_embeds=embeds, **self.setting.parameters
+        )
         return replace(scores, text=text)
 
     def name(self, made_by: str) -> str:
         """Name the part after the method and the hash of all that its numbers depend on."""
-        preset = PRESETS.get(self.setting.get("preset"))  # what a name stands for may change
-        depends = [made_by, self.setting, preset, self.protocols, self.metrics, _read_own(self.setting["method"])]
+        given = self.setting.given
+        preset = PRESETS.get(given.get("preset"))  # what a name stands for may change
+        depends = [made_by, given, preset, self.protocols, self.metrics, _read_own(given["method"])]
         depends += [_read_code(name, METRICS[name].measure) for name in self.metrics if METRICS[name].measure]
-        return f"{self.setting['method']}-{hash_all(describe(depends), self.batch.hash())}.parquet"
+        return f"{given['method']}-{hash_all(describe(depends), self.batch.hash())}.parquet"
 
 
 class Parts:

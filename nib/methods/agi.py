@@ -18,7 +18,7 @@ def agi(
 
     For each of the other captions of the call that are most similar to the picture, the picture walks up its similarity
     G with that caption by sign steps, x <- x + step_size sign(dG), until G is above its similarity F with its own; and
-    minus the sum of dF times the steps is added to the map: what F loses on the way. A caption walks likewise towards
+    what F loses on the way, minus the sum of dF times the steps, is added to the map. A caption walks likewise towards
     other pictures of the call, in its token embeddings. A single pair has no others: it walks to where F falls, G = -F.
 
     So a map depends on the pairs that are explained together; give the same call the same pairs. Scores are signed, in

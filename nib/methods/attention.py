@@ -72,7 +72,7 @@ def record(blocks: nn.ModuleList, attention: Callable[[nn.Module], nn.Module]) -
         for block in blocks:
             hooks.enter_context(attention(block).register_forward_hook(keep))
         yield attentions
-    found = sum(attention is not None for attention in attentions)
+    found = sum(each is not None for each in attentions)
     if not found == len(attentions) == len(blocks):
         raise RuntimeError(f"{len(blocks)} blocks must give as many attention maps, got {found}")
 
@@ -105,10 +105,10 @@ def explain_attention(clip, pixel_values, input_ids, attention_mask, relevance, 
                 attentions.append([*recorded, *of_head])
             similarity = cosine_similarity(*embeds)
             logits = clip.model.logit_scale.exp() * similarity
-        gradients = iter(torch.autograd.grad(logits.sum(), [*attentions[0], *attentions[1]]))  # one pass for both
-        scores = []
-        for split, of_tower in zip((image, text), attentions):
-            of_pairs = relevance([each.detach() for each in of_tower], [next(gradients) for _ in of_tower])
+        gradients = torch.autograd.grad(logits.sum(), [*attentions[0], *attentions[1]])  # one pass for both
+        scores, n_image = [], len(attentions[0])
+        for split, of_tower, own in zip((image, text), attentions, (gradients[:n_image], gradients[n_image:])):
+            of_pairs = relevance([each.detach() for each in of_tower], own)
             row = 0 if split.tower.head is not None else split.pool_index  # a pooling head has one
             scores.append(of_pairs[torch.arange(len(split), device=of_pairs.device), row])
         return to_scores(clip, pixel_values, text.real, similarity, *scores)

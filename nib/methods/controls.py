@@ -68,7 +68,7 @@ def objectness(clip, pixel_values, input_ids, attention_mask=None, *, layer=None
         similarity = cosine_similarity(image(image.hidden_states), text(text.hidden_states))
         patches = _distance_from_mean(image.hidden_states, find_patches(image))
         words = _distance_from_mean(text.hidden_states, clip.text.words(input_ids, attention_mask))
-        grid = clip.image.to_grid(patches, clip.grid(pixel_values))[0]  # without the class token, which scores 0
+        grid = clip.image.to_grid(patches, clip.grid(pixel_values))[0]  # the class token is left out
         return to_scores(clip, pixel_values, text.real, similarity, grid, words)
 
     return explain_in_batches(explain, pixel_values, input_ids, attention_mask, batch_size)

@@ -7,8 +7,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from nib.checks import check_flag, to_real
-from nib.integrate import anchor, integrate, warn_of_zero
-from nib.integrate import quadrature as place_nodes
+from nib.integrate import anchor, integrate, place_nodes, warn_of_zero
 from nib.methods.pairs import average, check_pairs, find_patches
 from nib.methods.scores import Scores, Sums
 from nib.shapes import HiddenStates, TokenScores
@@ -63,7 +62,7 @@ def nib(
         Scores in cosine units, with `image_sums` and `text_sums`; the class token's score is part of the sum.
     """
     path = resolve_path(preset, n_steps=n_steps, quadrature=quadrature, lambda_min=lambda_min)
-    of_image, of_text = _split_path(rule=path.pop("quadrature"), baseline=baseline, **path)
+    of_image, of_text = _split_path(**path, baseline=baseline)
     image_layer, text_layer = clip.layers(layer)
     check_flag("rectified", rectified)
     if not isinstance(target, str) or target not in ("cosine", "logit"):
@@ -115,11 +114,10 @@ def _split_path(**path) -> tuple[dict, dict]:
     pairs = {name: tuple(value) if isinstance(value, (tuple, list)) else (value,) * 2 for name, value in path.items()}
     for name, pair in pairs.items():
         if len(pair) != 2:
-            given = {"rule": "quadrature"}.get(name, name)
-            raise ValueError(f"{given} must be one value or two, of picture and caption, got {path[name]!r}")
+            raise ValueError(f"{name} must be one value or two, of picture and caption, got {path[name]!r}")
     sides = [dict(zip(pairs, values)) for values in zip(*pairs.values())]
-    for path in sides:
-        baseline, nodes = path["baseline"], (path["rule"], path["n_steps"], path["lambda_min"])
+    for side in sides:
+        baseline, nodes = side["baseline"], (side["quadrature"], side["n_steps"], side["lambda_min"])
         if not isinstance(baseline, Tensor) and not (isinstance(baseline, str) and baseline in ("zero", "mean")):
             raise ValueError(f"baseline must be 'zero', 'mean' or a tensor, got {baseline!r}")
         place_nodes(*nodes)  # checks them

@@ -46,8 +46,8 @@ def orthogonal_text(method: Callable[..., Scores], distractors: InputIds, n_atom
     @run_ready
     def explain(clip, pixel_values, input_ids, attention_mask=None, **parameters) -> Scores:
         """Explain pairs as the method does, each text projected off what it shares with the distractors."""
-        check_pairs(pixel_values, input_ids, attention_mask, 1)
         check_inputs(pixel_values, input_ids, attention_mask)
+        check_pairs(pixel_values, input_ids, attention_mask, 1)
         check_ids(clip, distractors, "distractors")
         if endless := (clip.text.find_end(distractors) < 1).nonzero()[:, 0].tolist():
             raise ValueError(f"distractors must end with the model's end token, and rows {endless[:10]} have none")

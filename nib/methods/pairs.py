@@ -22,7 +22,7 @@ class NoPairs(ValueError):
 
 
 def guard(name: str, method: Callable[..., Scores]) -> Callable[..., Scores]:
-    """Wrap a method, once, so that it runs with the model ready, and its scores are finite, or it says so."""
+    """Wrap a method, once: check its inputs, run it with the model ready, and refuse scores that are not finite."""
     if getattr(method, "guarded", None) is method:
         return method
 
@@ -121,7 +121,7 @@ def check_scores(clip, pixel_values, input_ids, attention_mask, scores: Scores, 
     warn_of_raw(clip, pixel_values)
     check_shapes(pixel_values, input_ids, scores, clip.grid(pixel_values) if on_grid else None)
     check_pairs(pixel_values, input_ids, attention_mask, 1)
-    for values in (scores.image_map, scores.text):  # it would stretch to a map of ones
+    for values in (scores.image_map, scores.text):  # NaN would stretch to a map of ones
         check_finite("scores", values)
 
 
@@ -166,8 +166,7 @@ def check_pairs(pixel_values, input_ids, attention_mask, batch_size: int) -> Non
 def batches(pixel_values, input_ids, attention_mask, batch_size: int) -> Iterator[tuple]:
     """Yield the rows of some pairs at a time, a slice, and their inputs; a picture that serves all captions is in each.
 
-    Nothing a method computes for one pair depends on another, so chunks change the result only by rounding; they bound
-    memory.
+    What is computed so depends on one pair alone: chunks bound memory, and change the result only by rounding.
     """
     for first in range(0, len(input_ids), batch_size):
         rows = slice(first, first + batch_size)
@@ -229,7 +228,7 @@ def to_scores(clip, pixel_values, real: Tensor, similarity, image: Tensor, text:
 
     Args:
         real: (batch, tokens) boolean, those that are no padding: `Split.real`.
-        image: (batch, 1 + patches), the class token first, or (batch, grid_h, grid_w) without one.
+        image: (batch, tokens), as of the tower, or (batch, grid_h, grid_w), the patches alone.
         text: (batch, tokens).
         image_pixels: (batch, height, width), the map at pixels, of a method that has one.
     """

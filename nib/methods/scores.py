@@ -33,7 +33,7 @@ class Scores:
         text: (batch, tokens), begin and end included, zero at padding.
         similarity: (batch,), cosine of the two embeddings, in [-1, 1].
         image_class: (batch,), the class token, which is not on the map and can carry most of the sum; None where the
-            image tower has none, or the method reads pixels.
+            image tower has none, or the method gives it no score.
         image_sums, text_sums: `Sums` of (batch,); None where a method has none.
         image_pixels: (batch, height, width), the map at pixels, where the method has one (RISE); `image` is then its
             mean in each patch.

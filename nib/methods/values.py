@@ -39,12 +39,12 @@ def grad_eclip(clip, pixel_values, input_ids, attention_mask=None, *, text_block
     M_i = relu(sum over channels c of (ds/do)_c v_ic w_i): o is what the attention gives the pooled token, before the
     out-projection, v_i the value of token i, w the cosine of the pooled token's query with key i, both after the
     out-projection, stretched to [0, 1] over the tokens (Zhao et al., Grad-ECLIP, ICML 2024). For text the products of
-    the last `text_blocks` blocks are added up before the relu, and the scores of the words to 1. Where a head pools all
-    tokens, its attention is the last one.
+    the last `text_blocks` blocks are added up before the relu, and the scores divided by their sum. Where a head pools
+    all tokens, its attention is the last one.
 
     Differs from its authors' code: that joins the heads into one for the forward pass, so that it explains another
-    similarity; here the model's own heads stay. Scores are at least 0, in cosine units to first order; of words in
-    shares of their sum. Begin and end score 0.
+    similarity; here the model's own heads stay. Scores are at least 0: of patches in cosine units to first order, of
+    words as shares of their sum. Begin and end score 0.
 
     Args:
         text_blocks: blocks of the text tower that are added up, at least 1; all where there are fewer.
@@ -84,7 +84,7 @@ def mask_clip(clip, pixel_values, input_ids, attention_mask=None, *, batch_size=
     A token's embedding is its value sent alone through the rest of the tower: out-projection, residual, MLP, norm and
     projection (Zhou et al., MaskCLIP, ECCV 2022; the weights by keys as in Grad-ECLIP's comparison). Words are embedded
     alike, with the query of the caption's pooled token, which is ours. Where a head pools all tokens, it embeds them.
-    Scores are signed products of two cosines, in [-1, 1]. Begin, end and class token score 0.
+    Scores are signed products of two cosines, in [-1, 1]. Begin and end score 0; the class token has no score.
     """
     last = _find_last(clip)
 
@@ -106,10 +106,11 @@ def clip_surgery(clip, pixel_values, input_ids, attention_mask=None, *, blocks=6
     """Score patches by their embeddings on a second path, on which values attend to values.
 
     In the last `blocks` blocks softmax(v v' / sqrt(size)) takes the place of the attention, and the MLPs are left out;
-    the path starts from the states of the model's own, and adds up what those blocks' attentions give to it (Li et al.,
-    CLIP Surgery, 2023). From the product of a patch's embedding with the text's that with the empty caption's is taken
-    away, which removes what every text shares. Words are scored as by `mask_clip`, without its keys: the method has no
-    form for text. Scores are signed differences of cosines; of words, cosines. Begin, end and class token score 0.
+    the path starts from the model's own states and adds up the outputs of those blocks' attentions (Li et al., CLIP
+    Surgery, 2023). A patch scores the product of its embedding with the text's less that with the empty caption's,
+    which removes what every text shares. Words are scored as by `mask_clip`, without its keys: the method has no form
+    for text. Scores are signed differences of cosines; of words, cosines. Begin and end score 0; the class token has no
+    score.
 
     Args:
         blocks: of the second path, at least 1; all where there are fewer.
@@ -174,7 +175,7 @@ def _open(split: Split) -> tuple[Embeds, list[Opened]]:
     ]
 
 
-def _embed_values(split: Split, values: Tensor) -> Embeds:
+def _embed_values(split: Split, values: Tensor) -> Tensor:
     """Send each value alone through the rest of a tower that is cut before its last block: (batch, tokens, embed)."""
     tower = split.tower
     if tower.head is not None:
@@ -185,7 +186,7 @@ def _embed_values(split: Split, values: Tensor) -> Embeds:
     return tower.project(states + block.mlp(block.layer_norm2(states)))
 
 
-def _embed_second_path(split: Split) -> Embeds:
+def _embed_second_path(split: Split) -> Tensor:
     """Add up what values that attend to values give, beside the model's own path: (batch, tokens, embed)."""
     tower, own, second = split.tower, split.hidden_states, split.hidden_states
     for block in tower.blocks[split.layer :]:

@@ -6,7 +6,7 @@ function and a `Metric`, and a line here.
 
 from nib.metrics.completeness import COMPLETENESS
 from nib.metrics.confidence import CONFIDENCE, DIAGNOSTICS, confidence
-from nib.metrics.faithfulness import DEPENDENCE, absent_prompt, infidelity, max_sensitivity, randomisation
+from nib.metrics.dependence import DEPENDENCE, absent_prompt, infidelity, max_sensitivity, randomisation
 from nib.metrics.localisation import (
     LOCALISATION,
     auc,

@@ -18,7 +18,7 @@ from nib.checks import check_count, shorten, to_floats
 
 SHARES = {"image_increase": 100, "text_increase": 100, "constant_map": 1, "text_constant_map": 1}  # what a hit counts
 
-LARGEST = 1e300  # of a value: sums of larger ones overflow
+LARGEST_VALUE = 1e300  # of a value: sums of larger ones overflow
 SHARED = 10**7  # draws kept for the next group of the same size
 
 
@@ -29,8 +29,8 @@ def bootstrap_interval(values: np.ndarray, seed: int = 0, n_resamples: int = 200
     values = to_floats("values", values)
     if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
         raise ValueError(f"values must be at least 2 finite numbers in one list, got {shorten(values.tolist())}")
-    if (largest := np.abs(values).max()) > LARGEST:
-        raise ValueError(f"values must be at most {LARGEST:g}, got {largest:g}")
+    if (largest := np.abs(values).max()) > LARGEST_VALUE:
+        raise ValueError(f"values must be at most {LARGEST_VALUE:g}, got {largest:g}")
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
     size = len(values)
@@ -189,7 +189,7 @@ def _check_ids(group: pd.DataFrame, key: dict) -> None:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Correct p values for their number (Holm, 1979): that below 0.05 at least one is wrong in at most 5 % of tables.
+    """Correct p values for their number (Holm, 1979): one below 0.05 is wrong in at most 5 % of tables.
 
     Args:
         p: (tests,), in [0, 1].

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from nib.clip import HookedCLIP
-from nib.integrate import quadrature
+from nib.integrate import place_nodes
 from nib.shapes import HiddenStates
 from studies.charts import plot_lines
 
@@ -49,7 +49,7 @@ def draw_profile(path: pd.DataFrame, turn: float) -> Figure:
     known = path[path["lambda"].notna()]
     figure = plot_lines(known, "lambda", "panel", "layer", columns=2, x_scale="log", label="λ")
     for axes in figure.axes:
-        axes.vlines(quadrature()[0], 0, 0.05, "0.4", transform=axes.get_xaxis_transform(), linewidth=1)
+        axes.vlines(place_nodes()[0], 0, 0.05, "0.4", transform=axes.get_xaxis_transform(), linewidth=1)
     for axes in figure.axes[:2]:
         axes.axvline(turn, color="0.4", ls=":")
     return figure

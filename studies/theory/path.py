@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from nib.integrate import integrate, quadrature
+from nib.integrate import integrate, place_nodes
 from nib.shapes import Embeds, Nodes, PairValues, Targets, TargetScores
 from nib.towers import Split
 
@@ -68,7 +68,7 @@ def log_quadrature(n_steps: int, start: float = 1e-5, end: float = 1.0) -> tuple
     """
     if not 0 < start < end <= 1:
         raise ValueError(f"start and end must satisfy 0 < start < end <= 1, got {start} and {end}")
-    places, weights = quadrature("gausslegendre", n_steps)
+    places, weights = place_nodes("gausslegendre", n_steps)
     length = np.log(end / start)
     nodes = start * torch.exp(length * places)
     return nodes, length * weights * nodes

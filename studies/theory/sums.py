@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nib.clip import HookedCLIP
 from nib.evaluation import Batch
-from nib.integrate import RULES, integrate, quadrature
+from nib.integrate import RULES, integrate, place_nodes
 from nib.metrics import auc, pointing_game
 from nib.shapes import Embeds, GridScores, PairValues, TokenScores
 from nib.towers import Split
@@ -53,7 +53,7 @@ def tabulate_gaps(
         Columns `panel` ("picture, layer 9" and the like), `rule`, `n_steps` and `value`, a row a pair: the absolute
         gap in cosine units. Rule "F(z) - F(0)", with 0 steps, is the absolute value of what is to be explained.
     """
-    paths = {(rule, n): quadrature(rule, n) for rule in RULES for n in steps}
+    paths = {(rule, n): place_nodes(rule, n) for rule in RULES for n in steps}
     paths |= {("in log λ", n): log_quadrature(n) for n in steps}
     rows = []
     for side, layer, split, targets in cut_sides(clip, pairs, layers, n_pairs):

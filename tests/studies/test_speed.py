@@ -36,11 +36,12 @@ def test_rows(clip, pairs):
 def test_the_first_call_and_the_preparation_are_not_timed(clip, pairs, monkeypatch):
     now, took, batches = 0.0, itertools.chain([100.0], itertools.repeat(0.5)), []
 
-    @functools.wraps(nib.METHODS["none"])
+    @functools.wraps(none := nib.METHODS["none"])
     def slow(clip, pixel_values, input_ids, attention_mask=None, **parameters):
         nonlocal now
         now += next(took)
         batches.append(len(pixel_values))
+        return none(clip, pixel_values, input_ids, attention_mask, **parameters)
 
     def prepare(*args):
         nonlocal now

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cosine_similarity
 from torch.testing import assert_close
 
-from nib.integrate import RULES, integrate, quadrature
+from nib.integrate import RULES, integrate, place_nodes
 from nib.methods import METHODS
 from studies.theory import gaps, integrate_at, log_quadrature, profile
 
@@ -39,8 +39,8 @@ def test_gaps_are_those_of_the_scores(splits, targets, subtests):
     for side, split in splits.items():
         for rule in RULES:
             with subtests.test(f"{side}, {rule}"):
-                found = gaps(split, targets, {rule: quadrature(rule, 4), "other": quadrature("riemann_middle", 3)})
-                scores, starts = integrate(split, targets[:, None], n_steps=4, rule=rule)
+                found = gaps(split, targets, {rule: place_nodes(rule, 4), "other": place_nodes("riemann_middle", 3)})
+                scores, starts = integrate(split, targets[:, None], n_steps=4, quadrature=rule)
                 expected = scores[:, 0].sum(1) - (similarity(split, targets, 1.0) - starts[:, 0])
                 assert_close(found[rule], expected, atol=1e-9, rtol=1e-9)
 
@@ -49,7 +49,7 @@ def test_gaps_are_those_that_nib_reports(clip, pixel_values, tokens):
     scores = METHODS["nib"](clip, pixel_values, **tokens, layer=2)
     split = clip.image.split(pixel_values, 2)
     text = clip.text.embed(**{"inputs": tokens["input_ids"], "attention_mask": tokens["attention_mask"]})
-    found = gaps(split, text, {"paper": quadrature()})
+    found = gaps(split, text, {"paper": place_nodes()})
     assert_close(found["paper"], scores.image_sums.gap, atol=1e-10, rtol=0)
 
 
@@ -73,7 +73,7 @@ def test_scores_at_given_nodes_are_those_of_the_rule(splits, targets, subtests):
     for side, split in splits.items():
         with subtests.test(side):
             expected, _ = integrate(split, targets[:, None], n_steps=5)
-            found = integrate_at(split, targets[:, None], *quadrature("riemann_right", 5))
+            found = integrate_at(split, targets[:, None], *place_nodes("riemann_right", 5))
             assert_close(found, expected, atol=1e-12, rtol=0)
 
 
@@ -96,4 +96,4 @@ def test_what_is_out_of_range_is_refused(splits, targets, subtests):
             with pytest.raises(ValueError, match="n_steps must be a whole number of at least 1, got 0"):
                 log_quadrature(0)
             with pytest.raises(ValueError, match="nodes must be above 0, got 0"):
-                integrate_at(split, targets[:, None], *quadrature("riemann_left", 3))
+                integrate_at(split, targets[:, None], *place_nodes("riemann_left", 3))

@@ -6,7 +6,7 @@ import torch
 from torch.testing import assert_close
 
 from nib.evaluation import Batch
-from nib.integrate import RULES, quadrature
+from nib.integrate import RULES, place_nodes
 from nib.methods import METHODS
 from studies.theory import explain_parts, measure_parts, profile, tabulate_gaps, tabulate_profile
 
@@ -49,7 +49,7 @@ def test_parts_of_the_path_add_up(split, targets):
     first, border = profile(split, targets, [1e-5, 0.1])[0]  # what lies below the first node is missed
     assert_close(found["λ < 0.1 alone"][0].sum(1), border - first, atol=1e-6, rtol=0)
     assert_close(found["all of log λ"][0], found["λ < 0.1 alone"][0] + found["λ > 0.1 alone"][0])
-    nodes, weights = quadrature()
+    nodes, weights = place_nodes()
     slopes = profile(split, targets, nodes)[1]
     assert_close(found["right Riemann, 10"][0].sum(1), weights.to(slopes) @ slopes, atol=1e-9, rtol=0)
 

@@ -7,7 +7,8 @@ import torch
 from pandas.testing import assert_frame_equal
 
 import nib
-from nib.evaluation.parts import save_table, to_bytes
+from nib.evaluation.batches import to_bytes
+from nib.files import save_table
 from nib.hashes import hash_all
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from scipy.stats import spearmanr
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from nib.checks import check_count, check_finite, check_number, check_seed, to_real
@@ -90,7 +90,7 @@ def randomisation(clip: HookedCLIP, explain: Callable, n_late: int = 3, seed: in
     blocks, generator, found = list(other.image.blocks), torch.Generator().manual_seed(seed), {}
     stages = {"projection": [other.image.projection], "late": blocks[-n_late:], "all": blocks[:-n_late]}
     for name, modules in stages.items():
-        for parameter in (parameter for module in modules for parameter in module.parameters()):
+        for parameter in nn.ModuleList(modules).parameters():
             order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
             parameter.data = parameter.data.flatten()[order].view_as(parameter)
         after = draw(other)
