@@ -410,7 +410,7 @@ def test_draws_in_parts_are_the_same_draws(monkeypatch, subtests):
             values = np.random.default_rng(1).normal(size=n)
             whole = metrics.bootstrap_interval(values, seed=3)
             for shared in (1, 7 * n, 999 * n + 1):
-                patch.setattr(metrics.statistics, "SHARED", shared)
+                patch.setattr(metrics.statistics, "DRAWN", shared)
                 assert metrics.bootstrap_interval(values, seed=3) == whole
 
 

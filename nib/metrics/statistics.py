@@ -6,20 +6,19 @@ share.
 
 import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
-from functools import lru_cache
 from itertools import islice
 
 import numpy as np
 import pandas as pd
 from pandas.api.types import is_complex_dtype, is_numeric_dtype
-from scipy.stats import binomtest, wilcoxon
+from scipy.stats import binomtest, bootstrap, wilcoxon
 
 from nib.checks import check_count, shorten, to_floats
 
 SHARES = {"image_increase": 100, "text_increase": 100, "constant_map": 1, "text_constant_map": 1}  # what a hit counts
 
 LARGEST_VALUE = 1e300  # of a value: sums of larger ones overflow
-SHARED = 10**7  # draws kept for the next group of the same size
+DRAWN = 10**7  # at once, which bounds memory
 
 
 def bootstrap_interval(values: np.ndarray, seed: int = 0, n_resamples: int = 2000) -> tuple[float, float]:
@@ -33,22 +32,10 @@ def bootstrap_interval(values: np.ndarray, seed: int = 0, n_resamples: int = 200
         raise ValueError(f"values must be at most {LARGEST_VALUE:g}, got {largest:g}")
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
-    size = len(values)
-    if size * n_resamples <= SHARED:
-        means = values[_draw(size, n_resamples, seed)].mean(1)
-    else:  # the same draws, some rows at once
-        generator, rows = np.random.default_rng(seed), max(1, SHARED // size)
-        counts = [min(rows, n_resamples - first) for first in range(0, n_resamples, rows)]
-        draws = (generator.integers(0, size, (count, size)) for count in counts)
-        means = np.concatenate([values[draw].mean(1) for draw in draws])
-    low, high = np.percentile(means, [2.5, 97.5])
+    rows = max(1, DRAWN // len(values))
+    found = bootstrap((values,), np.mean, n_resamples=n_resamples, batch=rows, method="percentile", rng=seed)
+    low, high = found.confidence_interval
     return float(low), float(high)
-
-
-@lru_cache(maxsize=2)
-def _draw(n: int, n_resamples: int, seed: int) -> np.ndarray:
-    """Draw resamples, (n_resamples, n) indices; a table has many groups of one size, which share them."""
-    return np.random.default_rng(seed).integers(0, n, (n_resamples, n))
 
 
 def summarise(values: pd.DataFrame, by: str | Sequence[str]) -> pd.DataFrame:
