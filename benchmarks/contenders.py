@@ -34,7 +34,7 @@ def make_pairs(clip: nib.HookedCLIP, pairs: int, captions: int | None = None) ->
     """Draw random pictures, and captions of 8 to 16 tokens, padded; one a picture unless told."""
     generator = torch.Generator().manual_seed(0)
     captions, end = captions or pairs, clip.model.config.text_config.vocab_size - 1
-    pixel_values = torch.randn(pairs, 3, clip.image_size, clip.image_size, generator=generator)
+    pixel_values = torch.randn(pairs, 3, clip.image.image_size, clip.image.image_size, generator=generator)
     input_ids = torch.full((captions, 16), end)
     lengths = torch.randint(8, 17, (captions,), generator=generator)
     for row, length in zip(input_ids, lengths):

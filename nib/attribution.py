@@ -34,6 +34,8 @@ def attribute(
 ) -> Attribution | list[Attribution]:
     """Explain the similarity of pictures and captions, patch by patch and word by word.
 
+        result = nib.attribute(clip, "photo.jpg", "a dog on grass", layer=9)
+
     Args:
         images: a picture (PIL image, path, array, or tensor of pixel values; see `nib.inputs.to_pixel_values`), or a
             list of them.

@@ -23,6 +23,8 @@ _LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()  # o
 class HookedCLIP:
     """A frozen CLIP with an image tower and a text tower that can be cut at any block.
 
+        clip = nib.HookedCLIP(model, processor.tokenizer, processor.image_processor)
+
     Attributes:
         model: the transformers model, in eval mode, parameters frozen.
         tokenizer: or None where the model came without; then only token ids are understood.
@@ -114,10 +116,6 @@ class HookedCLIP:
     @property
     def dtype(self) -> torch.dtype:
         return self.model.dtype
-
-    @property
-    def image_size(self) -> int:
-        return self.image.image_size
 
     @property
     def context_length(self) -> int:

@@ -107,6 +107,8 @@ def save_table(frame: "pd.DataFrame", path: str | Path) -> None:
     A column that parquet cannot hold, such as layers that are numbers and pairs, is written as text. An index that has
     a name is written as a column.
 
+        nib.save_table(table, "build/table.csv")
+
     Raises:
         TypeError: no table.
         ValueError: another ending, a path that cannot be a file, or a table that the file would not give back.

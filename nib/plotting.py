@@ -202,6 +202,8 @@ def save_figure(figure: Figure, frame: pd.DataFrame, stem: str | Path) -> None:
     The same figure gives the same files: they hold no time stamp. A PNG has 300 dots an inch and 256 colours, of which
     pictures mix more; the PDF has all. Numbers in the CSV have six digits: `nib.save_table` keeps all. An index that
     has a name is a column of it.
+
+        nib.save_figure(result.plot(), result.to_frame(), "build/dog")
     """
     stem = to_path("stem", stem)
     if not isinstance(figure, Figure) or not isinstance(frame, pd.DataFrame):

@@ -98,7 +98,7 @@ def _make_inputs(clip: HookedCLIP, picture, text: str | None) -> Inputs:
     if picture is not None:
         pixel_values = to_pixel_values(clip, picture).expand(3, -1, -1, -1)
     else:
-        side = clip.image_size
+        side = clip.image.image_size
         noise = torch.randn(3, clip.image.channels, side, side, generator=torch.Generator().manual_seed(0))
         pixel_values = noise.to(clip.device, clip.dtype)
     if clip.tokenizer is not None:

@@ -37,7 +37,7 @@ def embed(options: dict) -> dict:
     except FileNotFoundError as error:
         return {"message": str(error), "seconds": time.monotonic() - start}
     seconds = time.monotonic() - start
-    pixel_values = torch.full((1, 3, clip.image_size, clip.image_size), 0.5)
+    pixel_values = torch.full((1, 3, clip.image.image_size, clip.image.image_size), 0.5)
     input_ids = clip.tokenizer("a dog", return_tensors="pt")["input_ids"]
     image, text = clip.image.embed(pixel_values), clip.text.embed(input_ids)
     processor = clip.image_processor is not None

@@ -19,7 +19,7 @@ def test_model_is_frozen_even_if_it_came_in_training():
 
 def test_saved_model_loads_with_its_processors(model_folder, tokens, pixel_values):
     clip = nib.load(model_folder)
-    assert (clip.dtype, clip.device.type, clip.image_size, clip.context_length) == (torch.float32, "cpu", 60, 32)
+    assert (clip.dtype, clip.device.type, clip.image.image_size, clip.context_length) == (torch.float32, "cpu", 60, 32)
     own = CLIPModel.from_pretrained(model_folder, dtype="float32").eval()
     assert torch.equal(
         clip.text.embed(tokens["input_ids"], tokens["attention_mask"]), own.get_text_features(**tokens).pooler_output

@@ -152,7 +152,7 @@ def test_imagenet_and_rsicd(answers):
 
 def test_model(answers, model_folder):
     clip = nib.load(model_folder)
-    pixel_values = torch.full((1, 3, clip.image_size, clip.image_size), 0.5)
+    pixel_values = torch.full((1, 3, clip.image.image_size, clip.image.image_size), 0.5)
     assert torch.allclose(torch.tensor(answers["model"]["image"]), clip.image.embed(pixel_values)[0], atol=1e-5)
     input_ids = clip.tokenizer("a dog", return_tensors="pt")["input_ids"]
     assert torch.allclose(torch.tensor(answers["model"]["text"]), clip.text.embed(input_ids)[0], atol=1e-5)

@@ -1,9 +1,12 @@
 """`import nib` costs little, and everything that the README names is there after it alone."""
 
+import ast
+import doctest
 import os
 import re
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -96,3 +99,21 @@ def test_what_the_pages_name_is_there_after_import_nib_alone():
 
 def test_the_readme_is_short():
     assert len(TEXTS["README.md"].split()) <= 1500
+
+
+def test_every_public_function_shows_a_call(subtests):
+    for module in (nib, nib.metrics, nib.datasets):
+        functions = [name for name in module.__all__ if callable(getattr(module, name)) and name.islower()]
+        assert functions
+        for name in functions:
+            with subtests.test(f"{module.__name__}.{name}"):
+                blocks = re.findall(r"(?m)(?:^        .+\n?)+", getattr(module, name).__doc__)
+                code = [textwrap.dedent(block).replace(">>> ", "") for block in blocks if f"{name}(" in block]
+                assert code, "no example"
+                ast.parse(code[0])
+
+
+def test_examples_give_what_they_say():
+    for module in (nib.metrics.statistics, nib.datasets.embedded):
+        assert doctest.testmod(module).attempted
+        assert not doctest.testmod(module).failed

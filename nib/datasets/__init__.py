@@ -33,6 +33,8 @@ def load(
 ) -> Dataset:
     """Load pairs of a picture and a caption.
 
+        pairs = nib.datasets.load("scenes", split="test", limit=100)
+
     Args:
         name: an embedded data set, `scenes` (like Flickr8k), `captions` (like Conceptual Captions), `objects` (like
             ImageNet) or `aerial` (like RSICD); a public one, `flickr8k`, `conceptual_captions`, `tiny_imagenet` (which

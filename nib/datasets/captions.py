@@ -30,6 +30,8 @@ def best_captions(
 ) -> Dataset:
     """Set each `text` to the caption that the model finds most similar, of those in `captions`.
 
+        pairs = nib.datasets.best_captions(clip, nib.datasets.load("scenes"))
+
     Args:
         protocol: `paper`: most similar to the picture itself; `released`: to the first picture of its batch, as the
             released code does.
@@ -84,7 +86,12 @@ def replace_texts(dataset: Dataset, texts: Sequence[str]) -> Dataset:
 
 
 def save_ids(dataset: Dataset, path: str | Path) -> Path:
-    """Write the ids and captions of the chosen rows as CSV, which `nib.datasets.load(..., ids=path)` takes again."""
+    """Write the ids and captions of the chosen rows as CSV, and return its path.
+
+        pairs = nib.datasets.load("scenes", ids=nib.datasets.save_ids(pairs, "build/ids.csv"))
+
+    Whatever the order of the data set is then, `load` takes these rows in this one, with these captions.
+    """
     path = to_path("path", path)
     if not isinstance(dataset, Dataset):
         raise TypeError(f"ids are those of a data set of `nib.datasets.load`, got {type(dataset).__name__}")

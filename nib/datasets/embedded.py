@@ -16,7 +16,12 @@ NAMES = ("scenes", "captions", "objects", "aerial", "unseen")
 
 
 def with_article(noun: str) -> str:
-    """Put "a" or "an" before a noun, by its first letter and not by its sound: "an apple", "a hour", "an unicorn"."""
+    """Put "a" or "an" before a noun, by its first letter and not by its sound.
+
+    Example:
+        >>> with_article("unicorn")
+        'an unicorn'
+    """
     if not isinstance(noun, str) or not noun.strip():
         raise ValueError(f"a noun must have at least one letter, got {shorten(noun)}")
     noun = noun.strip()
@@ -51,6 +56,8 @@ def object_prompts(
     with_absent: bool = False,
 ) -> tuple:
     """Ask for one object in each of the pictures that hold two or three different ones, to measure localisation on.
+
+        pictures, prompts, masks = object_prompts(100)
 
     Args:
         limit: take the first so many pictures.

@@ -41,6 +41,8 @@ def evaluate(
     A run with `output` that is killed goes on where it was; the same call gives the same table. Parts of other
     settings, pictures, weights or code of `nib`, or of the file of a method of your own, are not read.
 
+        table = nib.evaluate(clip, pairs, ["nib", {"method": "m2ib", "beta": 0.5}], metrics=["localisation"])
+
     Args:
         pairs: rows with `id`, `image` and `text`, and for localisation `masks` of the size of their pictures, which are
             resized and cropped with them; a data set from `nib.datasets.load`, a list of dicts or a table. A picture

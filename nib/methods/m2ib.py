@@ -12,20 +12,9 @@ from nib.towers import Split
 
 
 def m2ib(
-    clip,
-    pixel_values,
-    input_ids,
-    attention_mask=None,
-    *,
-    layer: int | tuple[int, int] | None = None,
-    beta: float = 0.1,
-    lr: float = 1.0,
-    n_steps: int = 10,
-    n_noise: int = 10,
-    alpha_init: float = 5.0,
-    batch_size: int = 64,
-    seed: int = 0,
-) -> Scores:
+    clip, pixel_values, input_ids, attention_mask=None, *, layer=None, beta=0.1, lr=1.0, n_steps=10, n_noise=10,
+    alpha_init=5.0, batch_size=64, seed=0,
+) -> Scores:  # fmt: skip
     """Score tokens by the information that a bottleneck fitted to the pair still lets through.
 
     The hidden states z become lambda * z + (1 - lambda) * noise (Eq. 2 of the NIB paper) with

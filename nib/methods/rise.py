@@ -18,20 +18,9 @@ from nib.towers import Split
 
 @torch.no_grad()
 def rise(
-    clip,
-    pixel_values,
-    input_ids,
-    attention_mask=None,
-    *,
-    n_masks: int = 6000,
-    grid: int = 8,
-    p: float = 0.1,
-    text_masks: int = 200,
-    text_cells: int | None = 8,
-    by_coverage: bool = False,
-    batch_size: int = 64,
-    seed: int = 0,
-) -> Scores:
+    clip, pixel_values, input_ids, attention_mask=None, *, n_masks=6000, grid=8, p=0.1, text_masks=200, text_cells=8,
+    by_coverage=False, batch_size=64, seed=0,
+) -> Scores:  # fmt: skip
     """Score pixels and words by the mean similarity of the inputs in which they are kept.
 
     S = sum over masks of cos(input * mask) * mask / (n_masks * p) (Eq. 6 of Petsiuk et al.). Masks of the picture are
@@ -58,8 +47,8 @@ def rise(
     check_count("text_masks", text_masks, limit="samples")
     check_count("batch_size", batch_size, limit="samples")
     check_count("grid", grid)
-    if grid > clip.image_size:
-        raise ValueError(f"grid must be at most the {clip.image_size} pixels of a side, got {grid!r}")
+    if grid > clip.image.image_size:
+        raise ValueError(f"grid must be at most the {clip.image.image_size} pixels of a side, got {grid!r}")
     if text_cells is not None:
         check_count("text_cells", text_cells, limit="nodes")
     check_count("n_masks * grid ** 2", n_masks * grid**2, limit="cells")

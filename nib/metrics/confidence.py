@@ -41,6 +41,8 @@ def confidence(
 ) -> dict[str, PairValues]:
     """Compare the similarity o of each pair with s, that of the input weighted by its map.
 
+        drops = confidence(clip, pixel_values, input_ids, attention_mask, scores)["image_drop"]
+
     Pictures: normalised pixels times the map upsampled and min-max stretched, so that 0 is the mean colour. Captions:
     token embeddings, before positions are added, times the min-max stretched scores.
 

@@ -23,6 +23,8 @@ from nib.shapes import GridScores, PairValues, PixelValues
 def absent_prompt(right: GridScores, wrong: GridScores) -> dict[str, PairValues]:
     """Compare the maps of a picture under a prompt for what is there, and under one for what is not.
 
+        absent_prompt(of_dog.image, of_cat.image)["absent_peak"]
+
     Args:
         right, wrong: (batch, grid_h, grid_w), in the same unit.
 
@@ -110,6 +112,8 @@ def infidelity(clip, pixel_values, input_ids, attention_mask, scores, n_samples=
     `share`; I . A is the sum of their scores, scaled so that the error is least (captum's `normalize`). The first four
     arguments are those of `nib.methods`.
 
+        infidelity(clip, pixel_values, input_ids, attention_mask, scores)
+
     Returns:
         (batch,), at least 0, in squared cosine units, lower is better.
     """
@@ -142,6 +146,8 @@ def infidelity(clip, pixel_values, input_ids, attention_mask, scores, n_samples=
 
 def max_sensitivity(pixel_values: PixelValues, explain: Callable, radius=0.02, n_samples=4, seed=0) -> PairValues:
     """Return captum's largest relative change of a map under noise in the picture.
+
+        max_sensitivity(pixel_values, lambda x: nib.METHODS["nib"](clip, x, input_ids).image)
 
     Args:
         explain: from pictures of this batch to maps, (batch, grid_h, grid_w).

@@ -25,6 +25,8 @@ def pointing_game(scores: GridScores, masks: Tensor) -> PairValues:
     """Say whether the largest score lies on the object (Zhang et al., 2016).
 
     Where several pixels share the maximum, the result is the share of them that lie on the object.
+
+        pointing_game(scores.image, masks).mean()
     """
     large, inside = _read(scores, masks)
     highest = large == large.amax((1, 2), keepdim=True)
@@ -36,6 +38,8 @@ def auc(scores: GridScores, masks: Tensor) -> PairValues:
 
     It is the probability that a pixel on the object scores higher than a pixel beside it, ties counting half: 0.5 is
     chance, and a constant map. Only the order of scores matters. A mask without background raises a ValueError.
+
+        auc(scores.image, masks).mean()
     """
     large, inside = (part.flatten(1).cpu() for part in _read(scores, masks))
     if full := inside.all(1).nonzero()[:, 0].tolist():
@@ -48,6 +52,8 @@ def selectivity(scores: GridScores, masks: Tensor, other_masks: Tensor) -> PairV
 
     It is `auc` with the background left out: the probability that a pixel on the named object scores higher than a
     pixel on an object that is not named. A map that shows objects, whatever the text says, is at chance, 0.5.
+
+        selectivity(scores.image, masks, other_masks).nanmean()
 
     Args:
         other_masks: where objects are seen that are not named, beside `masks`; NaN is returned where there is none.
@@ -75,6 +81,8 @@ def energy_inside(scores: GridScores, masks: Tensor) -> PairValues:
 
     The map is upsampled, and only then cut at zero: what pushes the similarity down is no evidence. A map without a
     positive score counts as a constant one, which gets the object's share of the picture.
+
+        energy_inside(scores.image, masks).mean()
     """
     large, inside = _read(scores, masks)
     mass = large.clamp(min=0)
@@ -87,6 +95,8 @@ def average_precision(scores: GridScores, masks: Tensor) -> PairValues:
 
     Unlike `auc` it depends on how large the object is: a constant map gets the object's share of the picture. It is
     scikit-learn's `average_precision_score`.
+
+        average_precision(scores.image, masks).mean()
     """
     large, inside = (part.flatten(1).cpu().numpy() for part in _read(scores, masks))
     return torch.tensor([average_precision_score(*row) for row in zip(inside, large)], dtype=torch.float64)
@@ -96,6 +106,8 @@ def iou_at_mean(scores: GridScores, masks: Tensor) -> PairValues:
     """Return intersection over union of the object with the pixels that score above the map's mean.
 
     It is 0 for a constant map, which has no such pixel.
+
+        iou_at_mean(scores.image, masks).mean()
     """
     large, inside = _read(scores, masks)
     above = large > large.mean((1, 2), keepdim=True)

@@ -22,7 +22,12 @@ DRAWN = 10**7  # at once, which bounds memory
 
 
 def bootstrap_interval(values: np.ndarray, seed: int = 0, n_resamples: int = 2000) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of the mean of at least 2 finite values, (n,)."""
+    """Return the 95 % percentile bootstrap interval of the mean of at least 2 finite values, (n,).
+
+    Example:
+        >>> bootstrap_interval(np.arange(10.0))
+        (2.7, 6.3)
+    """
     check_count("n_resamples", n_resamples, limit="samples")
     check_count("seed", seed, 0)
     values = to_floats("values", values)
@@ -42,6 +47,8 @@ def summarise(values: pd.DataFrame, by: str | Sequence[str]) -> pd.DataFrame:
     """Average `value` in each group, with its 95 % interval: bootstrapped, or Wilson's for shares (see the module).
 
     The bootstrap would give [0, 0] to 0 of 40.
+
+        summarise(table, ["method", "metric"])
 
     Args:
         values: a tidy table with a column `value`, such as `nib.evaluate` gives. NaN values, where a metric is not
@@ -77,6 +84,8 @@ def compare(values: pd.DataFrame, by: Sequence[str], column: str = "method", ref
     Shares are tested by McNemar's exact test: the binomial test of the pairs on which the two differ. All else is
     tested by Wilcoxon's signed-rank test (two-sided, zero differences split between the signs), which does not test the
     mean: it asks whether the differences lie symmetrically about 0.
+
+        compare(table, ["metric"])
 
     Args:
         values: a tidy table with columns `id` (of the pair), `value`, `column` and those of `by`.

@@ -34,7 +34,7 @@ def build(clip: HookedCLIP, seed: int = 0) -> dict[str, object]:
 
 
 def _sides(clip: HookedCLIP) -> dict:
-    size, vocabulary = clip.image_size, clip.model.config.text_config
+    size, vocabulary = clip.image.image_size, clip.model.config.text_config
     ids = {name: getattr(vocabulary, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id", "vocab_size")}
     text = SHAPE | ids | dict(max_position_embeddings=clip.context_length)
     return dict(text_config=text, vision_config=SHAPE | dict(image_size=size, patch_size=size // 6))
