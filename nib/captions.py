@@ -66,6 +66,14 @@ def _encode(clip: HookedCLIP, caption: Caption, truncate: bool):
     if len(found) > clip.tokenizer.num_special_tokens_to_add():  # more than the tokenizer itself puts at the ends
         named = ", ".join(dict.fromkeys(clip.tokenizer.convert_ids_to_tokens(found)))
         raise ValueError(f"a caption must not hold special tokens of the tokenizer, {named}, got {shorten(caption)}")
+    word_ids, words = _find_words(encoding, caption)
+    _check_ends(clip, encoding["input_ids"], word_ids)
+    tokens = [token.removesuffix("</w>") for token in clip.tokenizer.convert_ids_to_tokens(encoding["input_ids"])]
+    return encoding["input_ids"], tokens, word_ids, words
+
+
+def _find_words(encoding, caption: str) -> tuple[list[int | None], list[str]]:
+    """Return the word that each token belongs to, None for those beside the words, and the words."""
     spans: dict[int, tuple[int, int]] = {}
     words, before = encoding.word_ids(), None
     for place, (start, end) in enumerate(encoding["offset_mapping"]):
@@ -81,9 +89,7 @@ def _encode(clip: HookedCLIP, caption: Caption, truncate: bool):
         spans[word] = (start, end)
     order = {word: position for position, word in enumerate(spans)}
     word_ids = [None if word is None else order[word] for word in words]
-    _check_ends(clip, encoding["input_ids"], word_ids)
-    tokens = [token.removesuffix("</w>") for token in clip.tokenizer.convert_ids_to_tokens(encoding["input_ids"])]
-    return encoding["input_ids"], tokens, word_ids, [caption[start:end] for start, end in spans.values()]
+    return word_ids, [caption[start:end] for start, end in spans.values()]
 
 
 def _check_ends(clip: HookedCLIP, ids: list[int], word_ids: list[int | None]) -> None:

@@ -75,7 +75,19 @@ def load(
         model = model.to(device, dtype)
     if broken := [key for key, value in model.named_parameters() if not value.isfinite().all()]:
         raise ValueError(f"the weights of {source!r} must be finite, got NaN or infinity in {', '.join(broken[:3])}")
-    tokenizer, quiet = None, processor is not None
+    tokenizer, image_processor = _read_processors(source, processor, image_processor)
+    clip = HookedCLIP(model, tokenizer, image_processor)
+    if tokenizer is not None and len(tokenizer) > clip.text.vocabulary:
+        raise ValueError(
+            f"the tokenizer and the model do not belong together: {len(tokenizer)} tokens, and the model of {source!r}"
+            f" knows {clip.text.vocabulary}"
+        )
+    return clip
+
+
+def _read_processors(source: str, processor: str | None, image_processor) -> tuple:
+    """Return tokenizer and image processor, of the model itself where it has one, else of `processor`; or None."""
+    tokenizer, quiet, is_file = None, processor is not None, Path(source).is_file()
     if not is_file:
         tokenizer = _load_or_none(AutoTokenizer, source, quiet, "tokenizer.json", "vocab.json")
         if image_processor is None:
@@ -92,15 +104,9 @@ def load(
             raise ValueError(f"processor {processor!r} holds no {lacking} that can be read: {error}") from error
     elif is_file:
         warnings.warn(
-            f"{source!r} has no tokenizer: pass processor=, or only token ids will be understood", stacklevel=2
+            f"{source!r} has no tokenizer: pass processor=, or only token ids will be understood", stacklevel=3
         )
-    clip = HookedCLIP(model, tokenizer, image_processor)
-    if tokenizer is not None and len(tokenizer) > clip.text.vocabulary:
-        raise ValueError(
-            f"the tokenizer and the model do not belong together: {len(tokenizer)} tokens, and the model of {source!r}"
-            f" knows {clip.text.vocabulary}"
-        )
-    return clip
+    return tokenizer, image_processor
 
 
 def _find(source: str, file: str) -> str | None:
@@ -221,9 +227,9 @@ def _load_or_none(loader, source: str, quiet: bool, *files: str, **options):
         try:
             return loader.from_pretrained(source, **options)
         except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:
-            warnings.warn(f"{loader.__name__} cannot read {source!r}: {error}", stacklevel=3)
+            warnings.warn(f"{loader.__name__} cannot read {source!r}: {error}", stacklevel=4)
     if quiet:
         return None
     kind, inputs = ("tokenizer", "token ids") if loader is AutoTokenizer else ("image processor", "pixel values")
-    warnings.warn(f"{source!r} has no {kind} ({' or '.join(files)}): only {inputs} will be understood", stacklevel=3)
+    warnings.warn(f"{source!r} has no {kind} ({' or '.join(files)}): only {inputs} will be understood", stacklevel=4)
     return None

@@ -3,8 +3,7 @@
 Theorem 3 holds for each coordinate of an embedding: I_i, the integral of J_image(lambda z) z_i, adds up over the
 patches to e_image(z) - e_image(0), and T_j likewise over the words. So A_ij = I_i . T_j / (|e_image| |e_text|) and
 three terms with an embedding at 0 add up to the cosine. T_j is a Jacobian-vector product of the text tower, and A_ij
-for one word a gradient of the image tower: words times nodes of each, and no loop over the coordinates of the
-embedding.
+for one word a gradient of the image tower: words times nodes of each, and no loop over coordinates.
 """
 
 from collections.abc import Sequence

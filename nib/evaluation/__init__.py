@@ -6,13 +6,4 @@ from nib.evaluation.run import evaluate
 from nib.evaluation.work import PROTOCOLS
 from nib.metrics import METRICS
 
-__all__ = [
-    "METRICS",
-    "PROTOCOLS",
-    "Batch",
-    "Pairs",
-    "Setting",
-    "attribute_text_to_batch",
-    "evaluate",
-    "read_pairs",
-]
+__all__ = ["METRICS", "PROTOCOLS", "Batch", "Pairs", "Setting", "attribute_text_to_batch", "evaluate", "read_pairs"]

@@ -87,16 +87,9 @@ def evaluate(
     check_count("batch_size", batch_size)
     batch_size = int(batch_size)
     index, n_shards = _check_shard(shard)
-    pairs = to_rows(pairs)
-    columns = {"text": column(pairs, "text"), "id": _read_ids(pairs)}
+    pairs, needs = to_rows(pairs), {METRICS[name].needs for name in metrics}
+    columns = _read_columns(clip, pairs, truncate, "absent" in needs)
     ids = columns["id"]
-    to_tokens(clip, columns["text"], truncate)  # a bad caption is found before any work
-    needs = {METRICS[name].needs for name in metrics}
-    if "absent" in needs:
-        columns["absent"] = column(pairs, "absent", needed=("absent",))
-        for key, text in zip(ids, columns["absent"]):
-            with name_place(f"absent of pair {key!r}", of=2):  # named even where it is the only one
-                to_tokens(clip, [text], truncate)
     parts = None if output is None else Parts(to_path("output", output), clip)
     names = list(dict.fromkeys(name for setting in settings for name in setting))
     starts = range(0, len(ids), batch_size)[index::n_shards]
@@ -126,6 +119,18 @@ def evaluate(
     frame = pd.concat(frames, ignore_index=True)[["id", *names, "protocol", "metric", "value"]]
     frame.attrs["skipped"] = skipped
     return frame
+
+
+def _read_columns(clip: HookedCLIP, pairs: Pairs, truncate: bool, with_absent: bool) -> dict[str, list]:
+    """Read ids and captions, and refuse a bad one before any work."""
+    columns = {"text": column(pairs, "text"), "id": _read_ids(pairs)}
+    to_tokens(clip, columns["text"], truncate)
+    if with_absent:
+        columns["absent"] = column(pairs, "absent", needed=("absent",))
+        for key, text in zip(columns["id"], columns["absent"]):
+            with name_place(f"absent of pair {key!r}", of=2):  # named even where it is the only one
+                to_tokens(clip, [text], truncate)
+    return columns
 
 
 def _read_ids(pairs: Pairs) -> list[str]:

@@ -32,26 +32,7 @@ def guard(name: str, method: Callable[..., Scores]) -> Callable[..., Scores]:
         check_seed(parameters.get("seed", 0))
         whole = [name for name in ("seed", "batch_size") if isinstance(parameters.get(name), np.integer)]
         parameters |= {name: int(parameters[name]) for name in whole}
-        check_inputs(pixel_values, input_ids, attention_mask)
-        if pixel_values.shape[1] != clip.image.channels or min(pixel_values.shape[2:]) < clip.image.patch:
-            least = f"{clip.image.channels} channels and sides of at least {clip.image.patch}"
-            raise ValueError(f"pixel_values must have {least}, got {tuple(pixel_values.shape)}")
-        check_normalised("pixel_values", pixel_values)
-        warn_of_raw(clip, pixel_values)
-        check_ids(clip, input_ids)
-        check_pairs(pixel_values, input_ids, attention_mask, 1)
-        real, pooled = clip.text.locate(input_ids, attention_mask)
-        if hidden := (~real.gather(1, pooled[:, None])).nonzero()[:, 0].tolist():
-            raise ValueError(
-                "attention_mask must be 1 at the token that is pooled (padding goes to the right), and hides it in rows"
-                f" {hidden[:10]}"
-            )
-        if early := (clip.text.find_end(input_ids) < clip.text.begin_tokens).nonzero()[:, 0].tolist():
-            raise ValueError(
-                "input_ids must have their end token behind the begin token (padding goes to the right), not so in"
-                f" rows {early[:10]}"
-            )
-        check_begin(clip, input_ids)
+        _check_call(clip, pixel_values, input_ids, attention_mask)
         given = pixel_values, input_ids, attention_mask
         inputs = [None if values is None else values.clone() for values in given]  # a method may write into them
         found = method(clip, *inputs, **parameters)
@@ -72,6 +53,30 @@ def guard(name: str, method: Callable[..., Scores]) -> Callable[..., Scores]:
 
     guarded.guarded = guarded
     return guarded
+
+
+def _check_call(clip: HookedCLIP, pixel_values, input_ids, attention_mask) -> None:
+    """Raise an error unless the model can run on these inputs; warn of pixels that look unnormalised."""
+    check_inputs(pixel_values, input_ids, attention_mask)
+    if pixel_values.shape[1] != clip.image.channels or min(pixel_values.shape[2:]) < clip.image.patch:
+        least = f"{clip.image.channels} channels and sides of at least {clip.image.patch}"
+        raise ValueError(f"pixel_values must have {least}, got {tuple(pixel_values.shape)}")
+    check_normalised("pixel_values", pixel_values)
+    warn_of_raw(clip, pixel_values, stacklevel=6)
+    check_ids(clip, input_ids)
+    check_pairs(pixel_values, input_ids, attention_mask, 1)
+    real, pooled = clip.text.locate(input_ids, attention_mask)
+    if hidden := (~real.gather(1, pooled[:, None])).nonzero()[:, 0].tolist():
+        raise ValueError(
+            "attention_mask must be 1 at the token that is pooled (padding goes to the right), and hides it in rows"
+            f" {hidden[:10]}"
+        )
+    if early := (clip.text.find_end(input_ids) < clip.text.begin_tokens).nonzero()[:, 0].tolist():
+        raise ValueError(
+            "input_ids must have their end token behind the begin token (padding goes to the right), not so in"
+            f" rows {early[:10]}"
+        )
+    check_begin(clip, input_ids)
 
 
 def _detach(values: Tensor | Sums | None) -> Tensor | Sums | None:
