@@ -98,11 +98,10 @@ class HookedCLIP:
         if not all(same) or self.text.padding_id != now[1].padding_id:
             self.image, self.text = now
         changed = ["the model"] if {"get_image_features", "get_text_features"} & set(vars(self.model)) else []
-        for name, tower in (("vision_model", now[0]), ("text_model", now[1])):
-            part = getattr(self.model, name)
-            path = next(path for path, module in part.named_modules() if module is tower.blocks).split(".")
-            holders = (part.get_submodule(".".join(path[:depth])) for depth in range(len(path) + 1))
-            changed += [name] if any(map(is_changed, holders)) else []
+        for tower in now:
+            holders = (module for module in tower.root.modules() if tower.blocks in module.modules())
+            if any(map(is_changed, holders)):
+                changed += [name for name, part in self.model.named_children() if part is tower.root]
         if changed:
             raise ValueError(
                 f"hooks and code of your own around the blocks of {changed[0]} would be left out where a tower is cut:"

@@ -34,7 +34,7 @@ def _build_image(model: nn.Module, size: int, **own) -> ImageTower:
         return vision.embeddings(pixel_values, interpolate_pos_encoding=True)
 
     parts = dict(
-        encode=encode, embeddings=embed, blocks=vision.encoder.layers, norm=vision.post_layernorm,
+        encode=encode, embeddings=embed, root=vision, blocks=vision.encoder.layers, norm=vision.post_layernorm,
         patch=config.patch_size, image_size=size, channels=config.num_channels,
     )  # fmt: skip
     return ImageTower(**parts | own)
@@ -93,7 +93,7 @@ def _clip_text(model: nn.Module, tokenizer=None, strict_end: bool = False) -> Te
 
     return TextTower(
         encode=lambda ids, mask=None: model.get_text_features(input_ids=ids, attention_mask=mask),
-        blocks=text.encoder.layers, norm=text.final_layer_norm, projection=model.text_projection,
+        root=text, blocks=text.encoder.layers, norm=text.final_layer_norm, projection=model.text_projection,
         embeddings=text.embeddings.token_embedding, enter=lambda states, ids: text.embeddings(inputs_embeds=states),
         context_length=config.max_position_embeddings, vocabulary=config.vocab_size,
         padding_id=0 if padding is None else padding, find_end=find_end,
@@ -115,7 +115,7 @@ def _siglip_text(model: nn.Module, tokenizer=None) -> TextTower:
         return last if end != padding else (last + 1).clamp(max=input_ids.shape[-1] - 1)
 
     return TextTower(
-        encode=lambda ids, mask=None: model.get_text_features(input_ids=ids), blocks=text.encoder.layers,
+        encode=lambda ids, mask=None: model.get_text_features(input_ids=ids), root=text, blocks=text.encoder.layers,
         norm=text.final_layer_norm, projection=text.head, embeddings=text.embeddings.token_embedding,
         enter=lambda states, ids: text.embeddings(inputs_embeds=states), context_length=config.max_position_embeddings,
         vocabulary=config.vocab_size, padding_id=padding, find_end=find_end, sees_padding=True, begin_tokens=0,
@@ -137,7 +137,8 @@ def _bert_text(model: nn.Module, tokenizer=None) -> TextTower:
 
     return TextTower(
         encode=lambda ids, mask=None: model.get_text_features(input_ids=ids, attention_mask=mask),
-        blocks=getattr(text.encoder, "layers", None) or text.encoder.layer, norm=norm, projection=projection,
+        root=model.text_model, blocks=getattr(text.encoder, "layers", None) or text.encoder.layer, norm=norm,
+        projection=projection,
         attention=attrgetter("attention.self"), projections=attrgetter(
             *(f"attention.{name}" for name in ("self.query", "self.key", "self.value", "output.dense"))
         ), embeddings=embeddings.word_embeddings,

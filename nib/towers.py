@@ -88,6 +88,7 @@ class Tower:
     """One encoder of the model."""
 
     encode: Callable[[Tensor, AttentionMask | None], Any]  # the model's own function, from inputs and attention mask
+    root: nn.Module  # the part of the model that holds the blocks
     blocks: nn.ModuleList
     norm: nn.Module  # between the last block and the projection
     projection: nn.Module  # its output is the embedding; the head itself where there is one

@@ -10,8 +10,8 @@ Args:
     input_ids: (batch, tokens), with begin and end.
     attention_mask: (batch, tokens), 1 at tokens; None where nothing is padded.
     layer: blocks run before the states are read, in both towers, or two numbers, of image and text. None for 3/4 of
-        the blocks of each, the paper's 9 of 12, with NIB; for one more, 10 of 12, with the other methods that have it:
-        the released code calls both layer 9.
+        the blocks of each, the paper's 9 of 12, with NIB; for one more, 10 of 12, with those in `ONE_LATER`: the
+        released code calls both layer 9.
     batch_size: rows at once (pairs, or copies of their inputs or states); bounds memory, changes results by rounding.
     seed: of what is random: a pair scores the same in any batch. Deterministic methods take it too.
 

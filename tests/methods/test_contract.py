@@ -2,6 +2,7 @@
 
 import inspect
 from functools import cache
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -10,6 +11,9 @@ from torch.nn.functional import cosine_similarity
 from transformers import CLIPModel
 
 import nib
+from nib.attribution import check_method
+from nib.clip import HookedCLIP
+from nib.methods import TOGETHER
 from nib.methods.attention import open_attention, record
 
 SMALL = {
@@ -71,6 +75,19 @@ def test_has_the_signature(subtests):
             assert parameters["batch_size"].kind is inspect.Parameter.KEYWORD_ONLY
 
 
+def test_the_default_layer_is_the_one_that_results_name(pixel_values, tokens, subtests):
+    config = make_config(1330)
+    config.vision_config.num_hidden_layers = config.text_config.num_hidden_layers = 8
+    clip = nib.HookedCLIP(randomise(CLIPModel(config)).double())
+    for method, function in nib.METHODS.items():
+        if "layer" in inspect.signature(function).parameters:
+            with subtests.test(method), patch.object(clip, "layers", wraps=clip.layers) as asked:
+                explain(clip, method, pixel_values, **tokens, layer=None)
+                found = HookedCLIP.layers(clip, *asked.call_args.args, **asked.call_args.kwargs)
+                named = check_method(clip, method, {})[1]["layer"]
+                assert found == (named, named)
+
+
 def test_shapes_similarity_and_padding(hooked, whole, pixel_values, tokens, subtests):
     with torch.no_grad():
         expected = cosine_similarity(hooked.image.embed(pixel_values), hooked.text.embed(*tokens.values()))
@@ -93,7 +110,7 @@ def test_the_largest_id_pools_where_the_end_id_does(clips, whole, pixel_values, 
 
 def test_batch_equals_singles(hooked, whole, pixel_values, tokens, subtests):
     for method in nib.METHODS:
-        if method == "agi":  # it walks towards the other pairs of the call
+        if method in TOGETHER:
             continue
         with subtests.test(method):
             scores = whole(method)
