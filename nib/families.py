@@ -149,6 +149,7 @@ def _bert_text(model: nn.Module, tokenizer=None) -> TextTower:
     )  # fmt: skip
 
 
+UNUSED = ("decoder.",)  # begins the names of weights that no tower has: CLIPSeg's
 FAMILIES = {
     "clip": (_clip_image, _clip_text),
     "clipseg": (_clip_image, _clip_text),

@@ -110,7 +110,12 @@ def affine_split(z, weight, bias):
     projection.weight.copy_(weight)
     projection.bias.copy_(bias)
     tower = Tower(
-        encode=None, blocks=nn.ModuleList([Mix()]), norm=nn.Identity(), projection=projection, embeddings=None
+        root=torch.nn.Module(),
+        encode=None,
+        blocks=nn.ModuleList([Mix()]),
+        norm=nn.Identity(),
+        projection=projection,
+        embeddings=None,
     )
     return Split(z, z.new_ones(z.shape[:2], dtype=bool), torch.zeros(len(z), dtype=torch.long), tower, 0, {})
 
