@@ -16,7 +16,7 @@ from transformers.utils import cached_file
 from nib import DATA
 from nib.checks import check_flag
 from nib.clip import HookedCLIP
-from nib.families import FAMILIES
+from nib.families import FAMILIES, UNUSED
 from nib.hub import find_model
 from nib.open_clip import CONFIG, WEIGHTS, read_open_clip
 
@@ -154,7 +154,7 @@ def _read_transformers(source: str, dtype: torch.dtype, strict: bool) -> nn.Modu
     options = dict(dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True)
     model, found = AutoModel.from_pretrained(source, **options)
     _check_kinds(source, model)
-    extra = [key for key in found["unexpected_keys"] if not key.startswith("decoder.")]  # CLIPSeg's is not used
+    extra = [key for key in found["unexpected_keys"] if not key.startswith(UNUSED)]
     wrong = {"missing": found["missing_keys"], "not of this model": extra, "of another shape": found["mismatched_keys"]}
     if any(wrong.values()):
         named = "; ".join(f"{what}: {', '.join(map(str, sorted(keys)[:5]))}" for what, keys in wrong.items() if keys)

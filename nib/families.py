@@ -1,6 +1,7 @@
 """Say what differs between model families: how each names its parts, where it pools, which tokens are words.
 
-No other file knows. To add a family, write the functions that build its two towers, and name them in `FAMILIES`.
+No other file knows. To add a family, write the functions that build its two towers, whose fields `nib.towers` explains,
+and name them in `FAMILIES`.
 """
 
 from functools import partial
@@ -29,11 +30,9 @@ def _build_image(model: nn.Module, size: int, **own) -> ImageTower:
         other_size = tuple(pixel_values.shape[-2:]) != (size, size)
         return model.get_image_features(pixel_values=pixel_values, interpolate_pos_encoding=other_size)
 
-    def embed(pixel_values):  # looked up at each call, as embeddings may be replaced
-        return vision.embeddings(pixel_values, interpolate_pos_encoding=True)
-
     parts = dict(
-        encode=encode, embeddings=embed, blocks=vision.encoder.layers, norm=vision.post_layernorm,
+        encode=encode, blocks=vision.encoder.layers, norm=vision.post_layernorm,
+        embeddings=lambda pixels: vision.embeddings(pixels, interpolate_pos_encoding=True),  # which may be replaced
         patch=config.patch_size, image_size=size, channels=config.num_channels,
     )  # fmt: skip
     return ImageTower(**parts | own)
@@ -156,3 +155,4 @@ FAMILIES = {
     "altclip": (_clip_image, _bert_text),
     "chinese_clip": (_clip_image, _bert_text),
 }
+UNUSED = ("decoder.",)  # weights of checkpoints that no tower has, by the beginning of their names: CLIPSeg's
