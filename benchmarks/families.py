@@ -166,7 +166,7 @@ def tabulate() -> str:
         worst = max(row["value"] for row in rows if "own forward" in row["check"] or "joined" in row["check"])
         passed = sum(row["passed"] for row in rows)
         said = f"all {len(set(runs))}" if not refused else f"{len(set(runs))}; not {', '.join(refused)}"
-        error = "< 1e-14" if worst < 1e-14 else f"{worst:.0e}"  # what is less differs between machines
+        error = "< 1e-14" if worst < 1e-14 else f"{worst:.0e}"  # below it the digits are of the machine
         lines.append(f"| `{family}` | {passed} of {len(rows)} | {error} | {said} |")
     return "\n".join(lines)
 

@@ -1,7 +1,7 @@
 """Say what differs between model families: how each names its parts, where it pools, which tokens are words.
 
 Other files ask the towers; only last_block, pooling_head and methods/values look inside a block or head. To add a
-family, write the functions that build its two towers, and name them in `FAMILIES`.
+family, write the functions that build its two towers, whose fields `nib.towers` explains, and name them in `FAMILIES`.
 """
 
 from functools import partial

@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         runs = read_grid(args.grid) if args.grid else read_profile(args.profile, args.notebooks, args.parameter)
         if args.dry_run:
-            return _report(runs, {run.name: "done" if store.has(run.name) else "to do" for run in runs}, every=True)
+            return _report(store, runs, {run.name: "done" if store.has(run.name) else "to do" for run in runs})
         if args.figures:
             make_folder(args.figures)
             done = (store.folder / run.name for run in runs if store.has(run.name))
@@ -50,8 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
             gpus = [] if args.scheduler else list_gpus()
             workers = args.workers or len(gpus) or max(1, min(CPU_COUNT, MEMORY_LIMIT >> 31))  # 2 GiB a run
             with connect(args.scheduler, min(workers, len(runs))) as client:
-                # Two commands may share a grid.
-                order = random.Random(command_id).sample(runs, len(runs)) if args.grid else runs
+                order = random.Random(command_id).sample(runs, len(runs)) if args.grid else runs  # two may share a grid
                 outcomes = sweep(client, order, store, command_id, args.retries, timeout=args.timeout, gpus=gpus)
     except (KeyboardInterrupt, OSError) as error:
         done, code = sum(store.has(run.name) for run in runs), 130 if isinstance(error, KeyboardInterrupt) else 1
@@ -68,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
             drawn |= names
         if args.in_place:
             _refresh(Path(run.notebook), store.folder / run.name / "notebook.ipynb")
-    return code or _report(runs, outcomes, every=False)
+    return code or _report(store, runs, outcomes, every=False)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -115,12 +114,13 @@ def _refresh(path: Path, executed: Path) -> None:
     path.with_suffix(".tmp").replace(path)
 
 
-def _report(runs: list[Run], outcomes: dict[str, str], every: bool) -> int:
-    """Print every run or the failed ones with their parameters, and how many there are of each state."""
+def _report(store: Store, runs: list[Run], outcomes: dict[str, str], every: bool = True) -> int:
+    """Print every run or the failed ones with their parameters, how many have each state, and where a single one is."""
     states = {name: text if text in ("done", "cached", "to do") else "failed" for name, text in outcomes.items()}
     for run in (run for run in runs if every or states[run.name] == "failed"):
         print(run.name, json.dumps(run.parameters), outcomes[run.name].replace("\n", "\n    "), sep="  ")
-    print(f"{len(runs)} runs:", ", ".join(f"{n} {state}" for state, n in Counter(states.values()).items()))
+    place = f" in {store.folder / runs[0].name}" if list(states.values()) in (["done"], ["cached"]) else ""
+    print(f"{len(runs)} runs:", ", ".join(f"{n} {state}" for state, n in Counter(states.values()).items()) + place)
     return 1 if "failed" in states.values() else 0
 
 

@@ -19,14 +19,15 @@ from nib.plotting import new_figure
 from studies.style import COLOURS, COLUMN, CONTROLS, GREY, NIB, PAGE, THEME
 
 MARKERS = "osD^vPX*"
+ARROWS = {True: " ↑", False: " ↓", None: ""}  # to the better side
 UNITS = ("points", "%")  # to be named; cosines, shares and correlations are told by their size
 
 
 def label_metrics(metrics: Sequence[str]) -> dict[str, str]:
-    """Return a title for each metric: its name, an arrow to its better side if it has one, its unit."""
+    """Return a title for each metric: its name, an arrow to its better side where it has one, its unit."""
     values = {name: VALUES[name] for name in metrics}
     units = {name: f" ({value.unit})" if value.unit in UNITS else "" for name, value in values.items()}
-    arrows = {name: {True: " ↑", False: " ↓", None: ""}[value.higher_is_better] for name, value in values.items()}
+    arrows = {name: ARROWS[value.higher_is_better] for name, value in values.items()}
     return {name: f"{name.replace('_', ' ')}{arrows[name]}{units[name]}" for name in metrics}
 
 

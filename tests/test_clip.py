@@ -4,9 +4,10 @@ import pytest
 import torch
 from conftest import CAPTIONS, make_config
 from PIL import Image
-from transformers import BertConfig, BlipConfig, CLIPModel
+from transformers import BertConfig, BlipConfig, CLIPModel, CLIPSegForImageSegmentation
 
 import nib
+from benchmarks.families import build
 
 
 def test_model_is_frozen_even_if_it_came_in_training():
@@ -26,6 +27,16 @@ def test_saved_model_loads_with_its_processors(model_folder, tokens, pixel_value
     )
     assert clip.tokenizer(CAPTIONS[0])["input_ids"] == tokens["input_ids"][0, :4].tolist()
     assert clip.image_processor(Image.new("RGB", (90, 70)), return_tensors="pt")["pixel_values"].shape[-2:] == (60, 60)
+
+
+def test_the_decoder_of_clipseg_is_left_out(tmp_path):
+    towers = build("clipseg")
+    whole = CLIPSegForImageSegmentation(towers.model.config)
+    assert any(name.startswith("decoder.") for name in whole.state_dict())
+    for part in (whole, towers.tokenizer, towers.image_processor):
+        part.save_pretrained(tmp_path)
+    names = {name.removeprefix("clip.") for name in whole.state_dict() if not name.startswith("decoder.")}
+    assert set(nib.load(tmp_path).model.state_dict()) == names
 
 
 def test_brain_float(model_folder, pixel_values):

@@ -172,14 +172,15 @@ def test_run_all_writes_to_build_and_leaves_git_clean(project, where, monkeypatc
 
 
 def test_the_papermill_command_of_the_readme_runs_from_the_root(project):
-    (command,) = re.findall(r"`(papermill notebooks/00[^`]*)`", (ROOT / "README.md").read_text())
+    (command,) = re.findall(r"`mkdir -p build && (papermill notebooks/00[^`]*)`", (ROOT / "README.md").read_text())
+    (project / "build").mkdir()
     shutil.copy(ROOT / "data" / "photo" / "chelsea.jpg", project / "photo.jpg")
     command = [sys.executable, "-m", *shlex.split(command)]
     subprocess.run(command, cwd=project, env=clean_environment(project), check=True, capture_output=True, timeout=300)
-    executed = nbformat.read(project / "out.ipynb", as_version=4)
+    executed = nbformat.read(project / "build" / "out.ipynb", as_version=4)
     assert any("a red car" in str(cell.get("outputs")) for cell in executed.cells)
     assert (project / "build" / "figures" / "00_quickstart.png").exists()
-    assert git(project, "status", "--porcelain") == "?? out.ipynb\n?? photo.jpg\n"
+    assert git(project, "status", "--porcelain") == "?? photo.jpg\n"
     assert not (project.parent / "figures").exists()
 
 

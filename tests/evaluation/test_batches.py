@@ -8,6 +8,7 @@ from PIL import Image
 
 from nib.evaluation import read_pairs
 from nib.inputs import to_pixel_values
+from nib.pictures import to_mask
 
 
 @pytest.fixture
@@ -52,3 +53,8 @@ def test_bad_pairs(clip, pairs):
         assert read_pairs(clip, [pairs[0] | {"text": "a dog " * 20}], truncate=True).input_ids.shape == (1, 32)
     with pytest.raises(TypeError, match="a picture must be"):
         read_pairs(clip, [pairs[0] | {"image": 7}])
+
+
+def test_a_mask_of_a_tensor_is_where_it_is_above_0(clip):
+    values = torch.tensor([[0.0, 0.5], [1.0, 255.0]]).repeat_interleave(30, 0).repeat_interleave(30, 1)
+    assert torch.equal(to_mask(clip, values, torch.zeros(3, 60, 60), "masks"), values > 0)

@@ -1,6 +1,7 @@
 """What every method owes: one signature, pairs that do not see each other, a model left as it was."""
 
 import inspect
+from dataclasses import replace
 from functools import cache
 from unittest.mock import patch
 
@@ -15,6 +16,8 @@ from nib.attribution import check_method
 from nib.clip import HookedCLIP
 from nib.methods import TOGETHER
 from nib.methods.attention import open_attention, record
+from nib.methods.pairs import guard
+from nib.methods.scores import Sums
 
 SMALL = {
     "nib": dict(layer=2, n_steps=3),
@@ -242,3 +245,21 @@ def assert_clean(model):
     assert model.config._attn_implementation == "sdpa"
     assert model.text_model.config._attn_implementation == "sdpa"
     assert model.vision_model.config._attn_implementation == "sdpa"
+
+
+def test_sums_are_joined_looked_at_and_cut_from_the_graph(hooked, pixel_values, tokens, subtests):
+    whole = nib.METHODS["nib"](hooked, pixel_values, **tokens, layer=2, n_steps=2)
+    for side in ("image_sums", "text_sums"):
+        with subtests.test(f"{side} joined"):
+            twice = getattr(nib.Scores.join([whole, whole]), side)
+            assert all(torch.equal(found, one.repeat(2)) for found, one in zip(twice, getattr(whole, side)))
+        for value in (1.0, torch.nan):
+            own = replace(whole, **{side: Sums(*(torch.full((3,), value, requires_grad=True) for _ in range(3)))})
+            method = guard("own", lambda clip, pixel_values, input_ids, attention_mask=None, own=own: own)
+            with subtests.test(f"{side} {value}"):
+                if value == 1.0:
+                    found = method(hooked, pixel_values, **tokens)
+                    assert not any(each.requires_grad for each in getattr(found, side))
+                else:
+                    with pytest.raises(ValueError, match=f"NaN or infinity in {side}"):
+                        method(hooked, pixel_values, **tokens)

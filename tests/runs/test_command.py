@@ -90,6 +90,16 @@ def test_nothing_is_started_where_all_is_done(call, monkeypatch, capsys):
     assert "3 runs: 3 done" in capsys.readouterr().out
 
 
+def test_a_single_run_says_where_it_is(call, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(work, "attempt", fail_two)
+    assert call("--retries", "0", axes={"rows": [2]}) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "1 runs: 1 failed"
+    for state in ("done", "cached"):
+        assert call(axes={"rows": [1]}) == 0
+        (folder,) = (path.parent for path in tmp_path.glob("build/sweeps/grid/tiny-*/result.parquet"))
+        assert capsys.readouterr().out == f"1 runs: 1 {state} in {folder}\n"
+
+
 def test_a_wrong_grid_and_a_folder_that_cannot_be_made_end_it_before_it_begins(call, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(command, "connect", None)
     assert call(axes={"rows": ["x"]}) == 2
