@@ -99,7 +99,8 @@ class HookedCLIP:
             self.image, self.text = now
         changed = ["the model"] if {"get_image_features", "get_text_features"} & set(vars(self.model)) else []
         for tower in now:
-            holders = (module for module in tower.root.modules() if tower.blocks in module.modules())
+            path = next(path for path, module in tower.root.named_modules() if module is tower.blocks).split(".")
+            holders = (tower.root.get_submodule(".".join(path[:depth])) for depth in range(len(path) + 1))
             if any(map(is_changed, holders)):
                 changed += [name for name, part in self.model.named_children() if part is tower.root]
         if changed:

@@ -1,7 +1,4 @@
-"""Sizes above which input is refused as a mistake; to allow more, set one:
-
-nib.limits.pixels = 400_000_000
-"""
+"""Sizes above which input is refused as a mistake; to allow more, set one: `nib.limits.pixels = 400_000_000`."""
 
 pixels = 150_000_000  # of a picture
 patches = 10_000  # of a picture as a model takes it: the time of attention grows with the square

@@ -36,8 +36,8 @@ def load(
         pairs = nib.datasets.load("scenes", split="test", limit=100)
 
     Args:
-        name: an embedded data set, `scenes` (like Flickr8k), `captions` (like Conceptual Captions), `objects` (like
-            ImageNet) or `aerial` (like RSICD); a public one, `flickr8k`, `conceptual_captions`, `tiny_imagenet` (which
+        name: an embedded data set, `scenes` (like Flickr8k), `captions` (like Conceptual Captions), `objects` or
+            `unseen` (like ImageNet), or `aerial` (like RSICD); a public one, `flickr8k`, `conceptual_captions`, `tiny_imagenet` (which
             the paper calls ImageNet), `imagenet` or `rsicd`; or your own: a folder of pictures with a metadata file, or
             a parquet, CSV or JSON-lines file with a column of pictures (or of paths relative to the file) and one of
             captions.

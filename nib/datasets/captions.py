@@ -90,7 +90,7 @@ def save_ids(dataset: Dataset, path: str | Path) -> Path:
 
         pairs = nib.datasets.load("scenes", ids=nib.datasets.save_ids(pairs, "build/ids.csv"))
 
-    Whatever the order of the data set is then, `load` takes these rows in this one, with these captions.
+    `load` then gives these rows in this order, with these captions.
     """
     path = to_path("path", path)
     if not isinstance(dataset, Dataset):

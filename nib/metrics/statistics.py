@@ -1,7 +1,7 @@
 """Put an interval on a mean, and a test on a difference; shares of pairs (Increase) have their own.
 
-A group is one of shares where all values are 0 and 100 (or 0 and 1), and its `metric`, where the table has one, is a
-share.
+A group is one of shares where each value is 0 or a hit, which counts 100 (or 1), and its `metric`, where the table has
+one, is a share.
 """
 
 import warnings
@@ -185,7 +185,7 @@ def _check_ids(group: pd.DataFrame, key: dict) -> None:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Correct p values for their number (Holm, 1979): one below 0.05 is wrong in at most 5 % of tables.
+    """Correct p values for their number (Holm, 1979): at most 5 % of tables hold a false one below 0.05.
 
     Args:
         p: (tests,), in [0, 1].
