@@ -37,10 +37,10 @@ def load(
 
     Args:
         name: an embedded data set, `scenes` (like Flickr8k), `captions` (like Conceptual Captions), `objects` or
-            `unseen` (like ImageNet), or `aerial` (like RSICD); a public one, `flickr8k`, `conceptual_captions`, `tiny_imagenet` (which
-            the paper calls ImageNet), `imagenet` or `rsicd`; or your own: a folder of pictures with a metadata file, or
-            a parquet, CSV or JSON-lines file with a column of pictures (or of paths relative to the file) and one of
-            captions.
+            `unseen` (like ImageNet), or `aerial` (like RSICD); a public one, `flickr8k`, `conceptual_captions`,
+            `tiny_imagenet` (which the paper calls ImageNet), `imagenet` or `rsicd`; or your own: a folder of pictures
+            with a metadata file, or a parquet, CSV or JSON-lines file with a column of pictures (or of paths relative
+            to the file) and one of captions.
         split: by default the one that the paper's numbers are taken to be on; `data/README.md` lists them.
         limit: how many rows. Of an embedded data set the first, of the others a random sample by `seed`, of which a
             smaller one is the beginning of a larger one. By default all, but 1000 of `flickr8k` and `imagenet`, 2000 of
